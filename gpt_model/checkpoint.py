@@ -1,0 +1,327 @@
+"""Checkpoints: Hugging Face GPT-2 directories, saved atomically and verified when loaded.
+
+    config.json  model.safetensors  vocab.json  merges.txt  tokenizer_config.json     what transformers reads
+    tokenizer.tiktoken                                                                our tokenizer
+    training_state.pt                                                                 what resuming needs, if anything
+    MANIFEST.json                                                                     sizes and SHA-256 of all of these
+
+GPT-2's own names are mapped to Hugging Face's here and nowhere else. Foreign weights are read in weight_formats.py.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from gpt_model.config import ModelConfig
+from gpt_model.errors import CheckpointError, ConfigError, TokenizerError
+from gpt_model.model import GPT
+from gpt_model.tokenizer import Tokenizer, build_tokenizer, read_tokenizer, tokenizer_for_size
+from gpt_model.weight_formats import from_foreign, read_pickled, to_huggingface, to_nanogpt
+
+MANIFEST = "MANIFEST.json"
+WEIGHTS = "model.safetensors"
+STATE = "training_state.pt"
+_PICKLED = (".pth", ".pt", ".bin", ".ckpt")
+
+
+def save_checkpoint(
+    directory: Path,
+    model: GPT,
+    tokenizer: Tokenizer | None,
+    training_state: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a checkpoint directory in one step: it is whole under its name, or not there at all.
+
+    Everything is written beside it, flushed to disk, sealed with a manifest, and renamed; the rename is the commit.
+
+    Raises:
+        CheckpointError: the directory exists already, the weights are not finite, or the disk refuses.
+    """
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise CheckpointError(f"{directory} exists already. Remove it or choose another name.")
+    weights = to_huggingface({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, dtype)
+    broken = next((name for name, tensor in weights.items() if not torch.isfinite(tensor).all()), None)
+    if broken:
+        raise CheckpointError(f"The weights are not finite ({broken}), so they were not saved to {directory}.")
+    staging = directory.with_name(f".tmp-{directory.name}-{os.getpid()}")
+    try:
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        safetensors.torch.save_file(weights, staging / WEIGHTS, metadata={"format": "pt"})
+        config = json.dumps(_to_huggingface_config(model.config, tokenizer, dtype), indent=2)
+        (staging / "config.json").write_text(config + "\n", encoding="utf-8")
+        if tokenizer is not None:
+            tokenizer.save(staging)
+            tokenizer.save_for_transformers(staging)
+        if training_state is not None:
+            torch.save(dict(training_state), staging / STATE)
+        _seal(staging)
+        if directory.exists():
+            directory.rmdir()  # the empty one that was allowed above
+        staging.rename(directory)
+        _flush(directory.parent)
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:  # torch and safetensors wrap a full disk
+        shutil.rmtree(staging, ignore_errors=True)
+        raise CheckpointError(
+            f"The checkpoint {directory} could not be saved: {error}. Nothing else was changed."
+        ) from error
+
+
+def load_checkpoint(
+    path: str | Path, device: str = "cpu", tokenizer: str | None = None
+) -> tuple[GPT, Tokenizer | None]:
+    """Return the model, in float32 and evaluation mode, and the tokenizer of a checkpoint.
+
+    Args:
+        path: a checkpoint directory (ours or Hugging Face's), or a file of pickled weights (.pth, .pt, .bin).
+        device: where the weights go.
+        tokenizer: `gpt2` or `bytes`, to use instead of what the checkpoint brings. A checkpoint that brings none gets
+            gpt2 for a vocabulary of 50,257, bytes for 257, and otherwise None.
+
+    Raises:
+        CheckpointError: it is missing, damaged, not a GPT-2, or contains code.
+        TokenizerError: its vocabulary is damaged, or `tokenizer` is unknown.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix in _PICKLED:
+        config, weights = read_pickled(path)
+    elif path.is_dir():
+        _verify(path)
+        config, weights = read_model_config(path), _read_directory_weights(path)
+    elif path.exists():
+        raise CheckpointError(
+            f"{path} is not a checkpoint: neither a directory nor a file of weights (.pth, .pt, .bin)."
+        )
+    else:
+        raise CheckpointError(f"There is no checkpoint {path}.")
+    weights = from_foreign(weights, path)
+    with torch.device("meta"):  # no memory and no random numbers: every weight comes from the file
+        model = GPT(config)
+    _check_shapes(model, weights, path)
+    on_device = {name: tensor.to(device=device, dtype=torch.float32) for name, tensor in weights.items()}
+    model.load_state_dict(on_device, assign=True)
+    return model.eval().requires_grad_(False), _choose_tokenizer(path, config, tokenizer)
+
+
+def load_model_and_tokenizer(
+    path: str | Path, device: str = "cpu", tokenizer: str | None = None
+) -> tuple[GPT, Tokenizer]:
+    """Return what `load_checkpoint` does, for those who need to read and write text.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, or the checkpoint has no tokenizer.
+        TokenizerError: as `load_checkpoint`.
+    """
+    model, chosen = load_checkpoint(path, device, tokenizer)
+    if chosen is None:
+        raise CheckpointError(
+            f"{path} brings no tokenizer, and its vocabulary of {model.config.vocab_size:,} is neither gpt2's nor "
+            "bytes'. Name one with --tokenizer gpt2 or --tokenizer bytes."
+        )
+    return model, chosen
+
+
+def load_training_state(path: str | Path) -> dict[str, Any]:
+    """Return what a run saved beside the weights to be resumed.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    file = Path(path) / STATE
+    if not file.exists():
+        raise CheckpointError(f"The checkpoint {path} has no {STATE}, so training cannot be resumed from it.")
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise CheckpointError(f"{file} cannot be read ({_first_line(error)}).") from error
+    return state
+
+
+def export_pth(file: Path, model: GPT) -> None:
+    """Write the weights as nanoGPT does: `{"model": state_dict, "model_args": {...}}`, loadable with weights_only.
+
+    Raises:
+        CheckpointError: the file exists already or cannot be written.
+    """
+    if file.exists():
+        raise CheckpointError(f"{file} exists already. Remove it or choose another name.")
+    weights = to_nanogpt({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()})
+    shape = model.config
+    names = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "dropout")
+    staging = file.with_name(f".tmp-{file.name}-{os.getpid()}")
+    try:
+        torch.save(
+            {"model": weights, "model_args": {name: getattr(shape, name) for name in names} | {"bias": True}}, staging
+        )
+        staging.rename(file)
+    except (OSError, RuntimeError) as error:
+        staging.unlink(missing_ok=True)
+        raise CheckpointError(f"The weights could not be written to {file}: {error}.") from error
+
+
+def read_model_config(directory: Path) -> ModelConfig:
+    """Return the shape in a checkpoint directory's config.json, in our names.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it describes something that is not a plain GPT-2.
+    """
+    file = directory / "config.json"
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+        kind = table.get("model_type", "gpt2")
+        values = {ours: table[theirs] for ours, theirs in _CONFIG_NAMES.items() if table.get(theirs) is not None}
+    except FileNotFoundError:
+        raise CheckpointError(f"{directory} is not a checkpoint: it has no config.json.") from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file} cannot be read: {error}.") from error
+    if kind != "gpt2":
+        raise CheckpointError(f"{directory} holds a '{kind}' model; only GPT-2 models can be opened.")
+    for name, plain in _PLAIN_GPT2.items():
+        if table.get(name, plain[0]) not in plain:
+            raise CheckpointError(
+                f"{file}: {name} = {table[name]} is not GPT-2's ({plain[0]}), so it cannot be opened."
+            )
+    try:
+        return ModelConfig(**values)
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"{file} describes no possible model: {error}") from error
+
+
+_CONFIG_NAMES = {
+    "n_layer": "n_layer",
+    "n_head": "n_head",
+    "n_embd": "n_embd",
+    "block_size": "n_positions",
+    "vocab_size": "vocab_size",
+    "dropout": "resid_pdrop",
+    "n_inner": "n_inner",
+    "layer_norm_epsilon": "layer_norm_epsilon",
+}
+_PLAIN_GPT2: dict[str, tuple[Any, ...]] = {
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "tie_word_embeddings": (True,),
+    "add_cross_attention": (False,),
+}
+
+
+def _to_huggingface_config(config: ModelConfig, tokenizer: Tokenizer | None, dtype: torch.dtype) -> dict[str, Any]:
+    table = {theirs: getattr(config, ours) for ours, theirs in _CONFIG_NAMES.items()}
+    dropout = {"embd_pdrop": config.dropout, "attn_pdrop": config.dropout}
+    end_of_text = (
+        tokenizer.end_of_text if tokenizer else None
+    )  # said, so that transformers' default 50,256 is not taken
+    special = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
+    kind = {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "torch_dtype": str(dtype).removeprefix("torch."),
+    }
+    return kind | table | dropout | special | {name: plain[0] for name, plain in _PLAIN_GPT2.items()}
+
+
+def _read_directory_weights(directory: Path) -> dict[str, torch.Tensor]:
+    shards = sorted(directory.glob("model-*-of-*.safetensors"))
+    files = [directory / WEIGHTS] if (directory / WEIGHTS).exists() else shards
+    try:
+        if files:
+            return {name: tensor for file in files for name, tensor in safetensors.torch.load_file(file).items()}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"The weights in {directory} are damaged: {_first_line(error)}.") from error
+    if (directory / "pytorch_model.bin").exists():
+        return read_pickled(directory / "pytorch_model.bin", read_model_config(directory))[1]
+    raise CheckpointError(f"{directory} has no weights: neither {WEIGHTS} nor pytorch_model.bin.")
+
+
+def _check_shapes(model: GPT, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+    if missing := expected.keys() - found.keys():
+        raise CheckpointError(f"{path} is not a whole GPT-2: {min(missing)} and {len(missing) - 1} others are missing.")
+    if extra := found.keys() - expected.keys():
+        raise CheckpointError(
+            f"{path} is not a plain GPT-2: it has {min(extra)} and {len(extra) - 1} others beside it."
+        )
+    wrong = next((name for name in expected if expected[name] != found[name]), None)
+    if wrong:
+        raise CheckpointError(f"{path}: {wrong} has shape {found[wrong]}, but its config says {expected[wrong]}.")
+
+
+def _choose_tokenizer(path: Path, config: ModelConfig, spec: str | None) -> Tokenizer | None:
+    if spec is not None:
+        if spec not in ("gpt2", "bytes"):
+            raise TokenizerError(f"The tokenizer '{spec}' cannot be given to a checkpoint. Known: gpt2, bytes.")
+        chosen: Tokenizer | None = build_tokenizer(spec)
+    else:
+        chosen = (read_tokenizer(path) if path.is_dir() else None) or tokenizer_for_size(config.vocab_size)
+    if chosen is not None and chosen.vocab_size > config.vocab_size:
+        raise CheckpointError(
+            f"{path} has a vocabulary of {config.vocab_size:,}, too small for the tokenizer "
+            f"'{chosen.name}' with {chosen.vocab_size:,} tokens."
+        )
+    return chosen
+
+
+def _seal(directory: Path) -> None:
+    """Flush every file to disk and write the manifest last."""
+    entries = {}
+    for file in sorted(directory.iterdir()):
+        with file.open("rb") as handle:
+            entries[file.name] = {
+                "bytes": file.stat().st_size,
+                "sha256": hashlib.file_digest(handle, "sha256").hexdigest(),
+            }
+            os.fsync(handle.fileno())
+    (directory / MANIFEST).write_text(json.dumps({"schema": 1, "files": entries}, indent=1) + "\n", encoding="utf-8")
+    _flush(directory / MANIFEST)
+    _flush(directory)
+
+
+def _verify(directory: Path) -> None:
+    """Compare a directory with its manifest, if it has one.
+
+    Raises:
+        CheckpointError: a file is missing, cut short or changed.
+    """
+    if not (directory / MANIFEST).exists():
+        return
+    try:
+        entries = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["files"]
+        for name, entry in entries.items():
+            file = directory / name
+            if not file.exists():
+                raise CheckpointError(f"The checkpoint {directory} is damaged: {name} is missing.")
+            if file.stat().st_size != entry["bytes"]:
+                size = file.stat().st_size
+                raise CheckpointError(
+                    f"The checkpoint {directory} is damaged: {name} has {size:,} bytes instead of {entry['bytes']:,}."
+                )
+            with file.open("rb") as handle:
+                if hashlib.file_digest(handle, "sha256").hexdigest() != entry["sha256"]:
+                    raise CheckpointError(f"The checkpoint {directory} is damaged: {name} differs from what was saved.")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"The checkpoint {directory} is damaged: its {MANIFEST} cannot be read ({error})."
+        ) from error
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

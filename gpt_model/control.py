@@ -1,0 +1,73 @@
+"""Control: what reaches a worker from outside while it trains: signals and the mailbox. Knows no torch.
+
+The first TERM or INT asks to save and leave, the second leaves at once, and HUP means nothing: a terminal that closes is
+no reason to stop.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from gpt_model.mailbox import Command, Mailbox
+from gpt_model.runs import Run
+
+POLL_SECONDS = 0.2
+
+
+class Control:
+    """Where a worker looks for orders: cheap enough to be asked at every step and every token."""
+
+    def __init__(self, run: Run) -> None:
+        self.mailbox = Mailbox(run.directory)
+        self._polled_at = 0.0
+        self._signals = 0
+        self._commands: list[Command] = []
+
+    @property
+    def leaving(self) -> bool:
+        """Whether a signal asked to leave, or a stop command waits: what can be broken off should be."""
+        self._poll()
+        return self._signals > 0 or any(command.name == "stop" for command in self._commands)
+
+    def take(self) -> Command | None:
+        """Return the oldest command that is not carried out yet. A signal to leave counts as the command `stop`."""
+        if self._signals:
+            return Command("", "stop", {})
+        self._poll()
+        return self._commands.pop(0) if self._commands else None
+
+    def wait(self) -> None:
+        """Wait a little, less than anyone would notice."""
+        time.sleep(POLL_SECONDS / 2)
+
+    @contextmanager
+    def signals(self, last_words: Callable[[], None]) -> Iterator[None]:
+        """Obey signals inside the context; `last_words` is called before the second one ends the process."""
+
+        def leave(number: int, frame: FrameType | None) -> None:
+            self._signals += 1
+            if self._signals > 1:
+                last_words()
+                os._exit(128 + number)
+
+        if threading.current_thread() is not threading.main_thread():  # Python gives signals to the main thread only
+            yield
+            return
+        handlers = {signal.SIGTERM: leave, signal.SIGINT: leave, signal.SIGHUP: signal.SIG_IGN}
+        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _poll(self) -> None:
+        now = time.monotonic()
+        if now - self._polled_at >= POLL_SECONDS:
+            self._polled_at = now
+            known = {command.id for command in self._commands}
+            self._commands += [command for command in self.mailbox.pending() if command.id not in known]

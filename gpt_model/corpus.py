@@ -1,0 +1,183 @@
+"""The texts that a run trains on: files, directories and globs, checked and read in chunks. Knows no tokenizer.
+
+Without files it is the corpus that comes with Python: the language's own help topics.
+"""
+
+import ast
+import codecs
+import glob
+import io
+import re
+import sysconfig
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO
+
+from gpt_model.errors import DataError
+
+SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".org")
+"""The files that a directory stands for; whatever is named by itself or by a glob is read as it is."""
+
+CHUNK_BYTES = 1 << 20
+BUILT_IN = "Python's own documentation"
+
+# A chunk ends before white space that follows something else. There GPT-2's pattern parts the text too, so that the
+# chunks encode to the very tokens of the whole.
+_CUT = re.compile(r"(?<=\S)[ \n]")
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text of a corpus, or a part of it. Positions and sizes are bytes of UTF-8."""
+
+    name: str
+    path: Path | None
+    """None for the corpus that comes with Python."""
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+    def split(self, at: int) -> "tuple[Document, Document]":
+        """Return the part before and the part from byte `at` on, moved back to where a character begins."""
+        if self.start < at < self.end:
+            with self._open() as file:
+                file.seek(max(at - 3, self.start))  # a character has at most three bytes after its first
+                near = file.read(at + 1 - file.tell())
+            while at > self.start and near and 0x80 <= near[-1] < 0xC0:
+                near, at = near[:-1], at - 1
+        return replace(self, end=at), replace(self, start=at)
+
+    def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
+        """Yield the text in parts of about `chunk_bytes`, cut at the ends of words where there are any.
+
+        Raises:
+            DataError: it cannot be read, or is not UTF-8 text; the byte is in the message.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        text, position = "", self.start
+        try:
+            with self._open() as file:
+                file.seek(self.start)
+                while block := file.read(min(chunk_bytes, self.end - position)):
+                    if (zero := block.find(b"\0")) >= 0:
+                        raise self._binary(f"byte {position + zero:,} is zero")
+                    undecoded = len(decoder.getstate()[0])
+                    try:
+                        text += decoder.decode(block, final=position + len(block) >= self.end)
+                    except UnicodeDecodeError as error:
+                        raise self._binary(f"byte {position - undecoded + error.start:,} is not UTF-8") from None
+                    position += len(block)
+                    cut = _last_cut(text)
+                    if cut:
+                        yield text[:cut]
+                        text = text[cut:]
+        except OSError as error:
+            raise DataError(f"{self.name} cannot be read: {error.strerror or error}.") from error
+        if position < self.end:
+            raise DataError(f"{self.name} became shorter while it was read: {position:,} bytes of {self.end:,}.")
+        if text:
+            yield text
+
+    def _open(self) -> BinaryIO:
+        return io.BytesIO(built_in_text().encode()) if self.path is None else self.path.open("rb")
+
+    def _binary(self, what: str) -> DataError:
+        return DataError(
+            f"{self.name} is not a text file: {what}. Training reads UTF-8 text; leave this file out, "
+            "or convert it first (for example with iconv)."
+        )
+
+
+def find_documents(files: Sequence[str]) -> list[Document]:
+    """Return the documents that files, directories (their text files, recursively) and globs stand for, in order.
+
+    No files means the corpus that comes with Python. A file that is named twice is read once.
+
+    Raises:
+        DataError: something is missing, empty, or holds no text file.
+    """
+    if not files:
+        return [Document(BUILT_IN, None, 0, len(built_in_text().encode()))]
+    found: dict[Path, Document] = {}
+    for name in files:
+        for path in _expand(name):
+            if path.resolve() not in found:
+                found[path.resolve()] = Document(str(path), path, 0, path.stat().st_size)
+    documents = [document for document in found.values() if document.size]
+    if not documents:
+        raise DataError(f"There is no text to train on: {', '.join(files)} is empty.")
+    return documents
+
+
+def read_texts(documents: Iterable[Document]) -> Iterator[str]:
+    """Yield the chunks of all documents, as a tokenizer is trained on them."""
+    for document in documents:
+        yield from document.chunks()
+
+
+@cache
+def built_in_text() -> str:
+    """Return the corpus that every Python brings: its help topics, or the standard library's docstrings."""
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:  # some distributions leave it out
+        return "\n\n".join(_docstrings())
+    return "\n\n".join(topics[name].strip() for name in sorted(topics)) + "\n"
+
+
+def _docstrings() -> Iterator[str]:
+    for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (SyntaxError, OSError, ValueError):
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                text = ast.get_docstring(node)
+                if text and "\0" not in text:
+                    yield text
+
+
+def _expand(name: str) -> list[Path]:
+    path = Path(name).expanduser()
+    if path.is_file():
+        if not path.stat().st_size:
+            raise DataError(f"{path} is empty: there is nothing in it to train on.")
+        return [path]
+    if path.is_dir():
+        inside = sorted(
+            each
+            for each in path.rglob("*")
+            if each.suffix.lower() in SUFFIXES
+            and each.is_file()
+            and not any(part.startswith(".") for part in each.relative_to(path).parts)
+        )
+        if not inside:
+            raise DataError(
+                f"The directory {path} holds no text file ({', '.join(SUFFIXES)}). "
+                f"For other files give a glob, such as '{path}/**/*.py'."
+            )
+        return inside
+    if path.exists():
+        raise DataError(f"{path} is neither a file nor a directory.")
+    found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - pathlib globs no absolute pattern
+    matches = sorted(match for match in map(Path, found) if match.is_file())
+    if not matches:
+        what = "No file matches" if set("*?[") & set(name) else "There is no file"
+        raise DataError(f"{what} {path}. Check the path; training reads text files, directories and globs.")
+    return matches
+
+
+def _last_cut(text: str) -> int:
+    """Return where the last cut can be made; the end of the text when there is no better place."""
+    for width in (4096, len(text)):  # the last cut is near the end, so that the whole chunk is rarely searched
+        cuts = [match.start() for match in _CUT.finditer(text, max(0, len(text) - width))]
+        if cuts:
+            return cuts[-1]
+    return len(text)

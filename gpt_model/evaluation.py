@@ -1,0 +1,71 @@
+"""How well a model predicts a text: loss, perplexity, bits per byte. Knows no run and no file."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from gpt_model.data import read_windows
+from gpt_model.errors import DataError
+from gpt_model.model import GPT
+from gpt_model.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model makes of a text."""
+
+    loss: float
+    """Mean cross-entropy, in nats a token."""
+    perplexity: float
+    """e to the loss."""
+    bits_per_byte: float
+    """Bits for a byte of the predicted text: comparable between vocabularies."""
+    tokens: int
+    """Tokens that were predicted: all but the first."""
+
+
+@torch.no_grad()
+def evaluate(model: GPT, tokenizer: Tokenizer, text: str, batch_size: int = 16) -> Evaluation:
+    """Return how well the model predicts a text.
+
+    Windows of block_size tokens, one after another; every token but the very first is predicted exactly once, from
+    what stands before it in its window.
+
+    Raises:
+        DataError: the text has fewer than two tokens.
+    """
+    tokens = tokenizer.encode_array(text)
+    if len(tokens) < 2:
+        raise DataError(f"The text has {len(tokens)} tokens; at least two are needed, one to predict the other from.")
+    length = model.config.block_size
+    whole = (len(tokens) - 1) // length
+    training, nats = model.training, 0.0
+    model.eval()
+    try:
+        for first in range(0, whole, batch_size):
+            nats += _nats(model, tokens, np.arange(first, min(first + batch_size, whole)) * length, length)
+        if rest := len(tokens) - 1 - whole * length:
+            nats += _nats(model, tokens, np.array([whole * length]), rest)
+    finally:
+        model.train(training)
+    predicted = len(tokens) - 1
+    loss = nats / predicted
+    size = len(tokenizer.decode_bytes(tokens[1:].tolist()))
+    perplexity = math.exp(loss) if loss < 700 else math.inf
+    return Evaluation(loss, perplexity, nats / math.log(2) / size, predicted)
+
+
+def _nats(
+    model: GPT,
+    tokens: "np.ndarray[tuple[int], np.dtype[np.uint32]]",
+    starts: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+    length: int,
+) -> float:
+    """Return the summed cross-entropy of the windows (B, length) that begin at `starts`."""
+    ids, targets = (torch.from_numpy(part).to(model.device) for part in read_windows(tokens, starts, length))
+    logits = model(ids).flatten(0, 1).float()  # (B · T, V)
+    # Summed in float64: over a long text the digits of float32 would run out.
+    return float(F.cross_entropy(logits, targets.flatten(), reduction="none").double().sum())

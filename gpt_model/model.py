@@ -1,0 +1,170 @@
+"""GPT: GPT-2's transformer. Pre-LayerNorm blocks of causal self-attention and MLP, learned positions, tied head.
+
+Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3. Knows no tokenizer, no file.
+Shapes: B sequences, T positions, C = n_embd, H = n_head, D = C / H, V = vocab_size.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpt_model.config import ModelConfig
+from gpt_model.errors import GenerationError
+
+
+class KVCache:
+    """Keys and values of the positions that a model has seen, for every layer."""
+
+    def __init__(self, config: ModelConfig, batch_size: int, device: torch.device, dtype: torch.dtype) -> None:
+        head_size = config.n_embd // config.n_head
+        shape = (config.n_layer, 2, batch_size, config.n_head, config.block_size, head_size)
+        self._store = torch.empty(shape, device=device, dtype=dtype)
+        self.length = 0
+
+    @property
+    def room(self) -> int:
+        """Positions that still fit."""
+        return self._store.shape[4] - self.length
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep keys and values (B, H, T, D) of new positions; return those of all positions (B, H, length + T, D)."""
+        end = self.length + keys.shape[2]
+        self._store[layer, 0, :, :, self.length : end] = keys
+        self._store[layer, 1, :, :, self.length : end] = values
+        return self._store[layer, 0, :, :, :end], self._store[layer, 1, :, :, :end]
+
+    def expand(self, batch_size: int) -> "KVCache":
+        """Return a cache in which the one sequence of this one stands `batch_size` times."""
+        wide = object.__new__(KVCache)
+        wide._store = self._store.expand(-1, -1, batch_size, -1, -1, -1).clone()
+        wide.length = self.length
+        return wide
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention in which a position sees itself and what came before it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)  # queries, keys and values in one product
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.resid_dropout = nn.Dropout(config.dropout)
+        self.n_head = config.n_head
+        self.dropout = config.dropout
+
+    def forward(self, hidden: Tensor, layer: int, cache: KVCache | None) -> Tensor:
+        B, T, C = hidden.shape
+        query, key, value = (
+            part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
+            for part in self.c_attn(hidden).split(C, dim=2)
+        )
+        past = 0
+        if cache is not None:
+            past = cache.length
+            key, value = cache.append(layer, key, value)  # (B, H, past + T, D)
+        mask = None
+        if past and T > 1:  # a run of new positions after old ones: is_causal would align it to the wrong corner
+            mask = torch.ones(T, past + T, dtype=torch.bool, device=hidden.device).tril(past)
+        mixed = F.scaled_dot_product_attention(
+            query, key, value, mask, self.dropout if self.training else 0.0, is_causal=T > 1 and mask is None
+        )  # (B, H, T, D)
+        return self.resid_dropout(self.c_proj(mixed.transpose(1, 2).reshape(B, T, C)))  # type: ignore[no-any-return]
+
+
+class MLP(nn.Module):
+    """Two linear layers with GELU between, in its tanh approximation, as GPT-2 was trained."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, config.inner)
+        self.c_proj = nn.Linear(config.inner, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.dropout(self.c_proj(F.gelu(self.c_fc(hidden), approximate="tanh")))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Attention and MLP, each on a normalised copy of the residual stream and added to it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self.mlp = MLP(config)
+
+    def forward(self, hidden: Tensor, layer: int, cache: KVCache | None) -> Tensor:
+        hidden = hidden + self.attn(self.ln_1(hidden), layer, cache)
+        return hidden + self.mlp(self.ln_2(hidden))  # type: ignore[no-any-return]
+
+
+class GPT(nn.Module):
+    """A GPT-2. Its parameters bear the names of Hugging Face's `transformer.*`, so that checkpoints need no map."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # also the head: tied
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
+        self._initialise()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.wte.weight.device
+
+    def _initialise(self) -> None:
+        """Normal of standard deviation 0.02, and of 0.02 / √(2 n_layer) where a layer writes to the residual stream.
+
+        GPT-2's paper, section 2.3: the residual weights are scaled by 1/√N, N being the number of residual layers.
+        """
+        residual = 0.02 / math.sqrt(2 * self.config.n_layer)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=residual if name.endswith("c_proj") else 0.02)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def new_cache(self, batch_size: int = 1) -> KVCache:
+        """Return an empty cache for sequences of up to block_size tokens."""
+        return KVCache(self.config, batch_size, self.device, self.wte.weight.dtype)
+
+    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Return the last block's normalised output (B, T, C) for ids (B, T), which follow what is in the cache.
+
+        Raises:
+            GenerationError: the sequence is longer than block_size.
+        """
+        T, past = ids.shape[1], cache.length if cache is not None else 0
+        if past + T > self.config.block_size:
+            raise GenerationError(f"{past + T} tokens do not fit: this model has {self.config.block_size} positions.")
+        positions = torch.arange(past, past + T, device=ids.device)
+        hidden = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
+        for layer, block in enumerate(self.h):
+            hidden = block(hidden, layer, cache)
+        if cache is not None:
+            cache.length += T
+        normalised: Tensor = self.ln_f(hidden)
+        return normalised
+
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Return logits (B, T, V) for ids (B, T) int64.
+
+        Raises:
+            GenerationError: the sequence is longer than block_size.
+        """
+        return F.linear(self.hidden(ids, cache), self.wte.weight)
+
+    def next_logits(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Return the logits (B, V) float32 of the token after ids (B, T): the head sees the last position only."""
+        return F.linear(self.hidden(ids, cache)[:, -1], self.wte.weight).float()
+
+    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy, in nats a token, of targets (B, T) after ids (B, T)."""
+        return F.cross_entropy(self(ids).flatten(0, 1).float(), targets.flatten())

@@ -1,0 +1,83 @@
+"""Recorder: what a worker writes into its run directory for others to read. Knows no torch.
+
+A disk that is full or gone must not end the training: what cannot be written now is dropped, and said once in log.txt.
+"""
+
+import dataclasses
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from gpt_model.journal import Journal
+from gpt_model.runs import Run, Status
+
+STATUS_SECONDS = 1.0
+"""The status is replaced at most this often, unless the state changes."""
+
+
+class Recorder:
+    """The worker's pen: status, metrics, events and samples."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._journals: dict[str, Journal] = {}
+        self._written_at = 0.0
+        self._complained = False
+        self.current = dataclasses.replace(run.status(), message="")
+        """The status as it would be written now."""
+
+    def status(self, **changes: Any) -> None:
+        """Change the status; it reaches the file at once when the state or the message changes, else within a second."""
+        before, self.current = self.current, dataclasses.replace(self.current, **changes)
+        told = (before.state, before.message) == (self.current.state, self.current.message)
+        if not told or time.monotonic() - self._written_at >= STATUS_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the status now."""
+        self.current = dataclasses.replace(self.current, updated_at=time.time())
+        self._written_at = time.monotonic()
+        try:
+            self._run.write_status(self.current)
+        except OSError as error:
+            self._complain("status.json", error)
+
+    def metrics(self, **values: Any) -> None:
+        """Append a line to metrics.jsonl."""
+        self._append("metrics", {**values, "time": time.time()})
+
+    def event(self, kind: str, message: str, **details: Any) -> None:
+        """Append a line to events.jsonl: what happened, at the current step."""
+        self._append("events", {"time": time.time(), "step": self.current.step, "kind": kind, "message": message, **details})
+
+    def sample(self, prompt: str, text: str) -> None:
+        """Append a line to samples.jsonl."""
+        self._append("samples", {"time": time.time(), "step": self.current.step, "prompt": prompt, "text": text})
+
+    def close(self) -> None:
+        """Close the journals."""
+        while self._journals:
+            self._journals.popitem()[1].close()
+
+    def __enter__(self) -> "Recorder":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        try:
+            if name not in self._journals:
+                self._journals[name] = Journal(self._run.directory / f"{name}.jsonl")
+            self._journals[name].append(record)
+        except OSError as error:
+            # Reopened at the next line, which then ends the torn one first.
+            if name in self._journals:
+                self._journals.pop(name).close()
+            self._complain(f"{name}.jsonl", error)
+
+    def _complain(self, name: str, error: OSError) -> None:
+        if not self._complained:
+            self._complained = True
+            print(f"{name} cannot be written: {error}. Training goes on.", file=sys.stderr, flush=True)

@@ -1,0 +1,69 @@
+"""Decoding strategies as frozen values. Imports nothing of ours and no torch: stages use tensors' own methods."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from samplers.chain import Chain, format_stage
+from samplers.chain_run import ChainRun, Processed, StageAccount
+from samplers.discovery import StageEntry, load_stage, stage_entries, stage_names
+from samplers.errors import ChainError
+from samplers.stage import Context, Param, Parameter, Stage, Vocabulary, build, is_off, nudged, parameters
+from samplers.uniform import keyed_uniform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "Chain",
+    "ChainError",
+    "ChainRun",
+    "Context",
+    "Param",
+    "Parameter",
+    "Processed",
+    "Stage",
+    "StageAccount",
+    "StageEntry",
+    "Vocabulary",
+    "apply",
+    "build",
+    "format_stage",
+    "is_off",
+    "keyed_uniform",
+    "load_stage",
+    "nudged",
+    "parameters",
+    "stage_entries",
+    "stage_names",
+]
+
+
+def apply(
+    chain: Chain | str,
+    logits: "Tensor",
+    tokens: Sequence[Sequence[int]] = ((),),
+    prompt_length: int | None = None,
+    seed: int = 0,
+) -> "Tensor":
+    """Return logits as a chain leaves them: for tests and notebooks.
+
+    Args:
+        chain: a Chain or its text form.
+        logits: (B, V) or (V,); float32 comes out, in the same shape.
+        tokens: B rows of the tokens so far, all of one length; one row stands for all.
+        prompt_length: how many of them are prompt; all when not given.
+
+    Raises:
+        ChainError: the chain cannot be parsed, or a stage breaks its contract (here nothing is bypassed).
+    """
+    import torch
+
+    rows = logits.float().reshape(-1, logits.shape[-1])  # (B, V)
+    history = torch.tensor([list(row) for row in tokens], dtype=torch.long, device=rows.device)
+    history = history.expand(rows.shape[0], -1)
+    parsed = Chain.parse(chain) if isinstance(chain, str) else chain
+    length = history.shape[1] if prompt_length is None else prompt_length
+    processed = ChainRun(parsed, range(seed, seed + rows.shape[0])).process(rows, history, length)
+    if processed.faults:
+        raise ChainError(processed.faults[0].removesuffix("; bypassed for this token"))
+    return processed.logits.reshape(logits.shape)

@@ -1,0 +1,150 @@
+"""ChainRun: one chain at work on one generation. Calls the stages, keeps their memories, survives their faults."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from samplers.chain import Chain, format_stage
+from samplers.errors import ChainError
+from samplers.stage import Context, Stage, Vocabulary
+from samplers.uniform import keyed_uniform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STRIKES = 3
+"""Faults in a row after which a stage is switched off."""
+
+
+class StageAccount(NamedTuple):
+    """What one stage did to one row."""
+
+    stage: str
+    kept: int
+    """Candidates left."""
+    mass: float
+    """The model's probability that is left, of the row before the chain."""
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Processed:
+    """What came of one step of a chain."""
+
+    logits: "Tensor"
+    """(B, V) float32, with at least one finite number in every row."""
+    accounts: tuple[tuple[StageAccount, ...], ...] = ()
+    """A tuple of accounts a row, when asked for."""
+    faults: tuple[str, ...] = ()
+    """A sentence for each stage that was bypassed at this step."""
+
+
+class ChainRun:
+    """The state of a chain on B rows that grow together. `switch` swaps the chain between two tokens."""
+
+    def __init__(self, chain: Chain, seeds: Sequence[int], vocabulary: Vocabulary | None = None) -> None:
+        self._seeds = tuple(seeds)  # one a row
+        self._vocabulary = vocabulary
+        self._strikes: dict[Stage, int] = {}
+        self._memories: list[list[Any]] = []
+        self._seen: list[tuple[Tensor, Tensor] | None] = []
+        self.chain = Chain()
+        self.switch(chain)
+
+    def switch(self, chain: Chain) -> None:
+        """Take another chain from the next token on; a stage of a type that was there before keeps its memory."""
+        old = [(type(stage), memories) for stage, memories in zip(self.chain, self._memories, strict=True)]
+        self._memories = []
+        for stage in chain:
+            kept = next((pair for pair in old if pair[0] is type(stage)), None)
+            if kept:
+                old.remove(kept)
+                self._memories.append(kept[1])
+            else:
+                self._memories.append(
+                    [start() if (start := getattr(stage, "start", None)) else None for _ in self._seeds]
+                )
+        self._seen = [None] * len(chain)
+        self._strikes = {stage: self._strikes.get(stage, 0) for stage in chain}
+        self.chain = chain
+
+    def process(self, logits: "Tensor", tokens: "Tensor", prompt_length: int, account: bool = False) -> Processed:
+        """Return the logits after every stage. logits (B, V) float32, tokens (B, T) int64.
+
+        A stage that raises, changes its input, empties a row, or returns NaN, +inf or another shape or type is
+        bypassed for this token, and switched off after three in a row.
+        """
+        rows: list[list[StageAccount]] = [[] for _ in self._seeds]
+        faults = []
+        before = logits.softmax(dim=-1) if account else None
+        for place, stage in enumerate(self.chain):
+            if self._strikes[stage] >= STRIKES:
+                continue
+            began = time.perf_counter()
+            context = Context(tokens, prompt_length, self._uniforms(tokens.shape[1], place + 1), None, self._vocabulary)
+            try:
+                result = self._call(place, stage, logits, context)
+            except Exception as error:  # nothing that a stage does may end the stream
+                self._strikes[stage] += 1
+                off = "; switched off" if self._strikes[stage] >= STRIKES else "; bypassed for this token"
+                faults.append(f"{format_stage(stage)}: {type(error).__name__}: {error}{off}")
+                continue
+            self._strikes[stage] = 0
+            self._seen[place] = (logits, result)
+            logits = result
+            if before is not None:
+                spent = (time.perf_counter() - began) * 1000
+                alive = logits > -math.inf  # (B, V)
+                kept, mass = alive.sum(dim=-1).tolist(), (before * alive).sum(dim=-1).tolist()
+                for row, account_rows in enumerate(rows):
+                    account_rows.append(StageAccount(format_stage(stage), kept[row], mass[row], spent))
+        return Processed(logits, tuple(map(tuple, rows)) if account else (), tuple(faults))
+
+    def after(self, row: int, token: int) -> None:
+        """Tell the stages with memory which token was drawn in a row."""
+        for place, stage in enumerate(self.chain):
+            seen = self._seen[place]
+            if seen is not None and (step := getattr(stage, "after", None)):
+                self._memories[place][row] = step(self._memories[place][row], token, seen[0][row], seen[1][row])
+
+    def _uniforms(self, position: int, place: int) -> tuple[float, ...]:
+        return tuple(keyed_uniform(seed, position, place) for seed in self._seeds)
+
+    def _call(self, place: int, stage: Stage, logits: "Tensor", context: Context) -> "Tensor":
+        if not hasattr(stage, "start"):
+            return _checked(stage(logits.clone() if _foreign(stage) else logits, context), logits)
+        rows = []
+        for row, memory in enumerate(self._memories[place]):
+            own = replace(
+                context, tokens=context.tokens[row : row + 1], uniform=context.uniform[row : row + 1], memory=memory
+            )
+            rows.append(_checked(stage(logits[row : row + 1].clone(), own), logits[row : row + 1]))
+        result = logits.clone()
+        for row, each in enumerate(rows):
+            result[row] = each[0]
+        return result
+
+
+def _foreign(stage: Stage) -> bool:
+    """Return whether the stage is someone else's, and may break the rule that its input stays unchanged."""
+    return not type(stage).__module__.startswith("samplers.")
+
+
+def _checked(result: Any, logits: "Tensor") -> "Tensor":
+    """Return a stage's result if it keeps the contract; the best token of a row is what the checks look at."""
+    if getattr(result, "shape", None) != logits.shape:
+        raise ChainError(f"returned {_shape(result)} instead of logits of shape {tuple(logits.shape)}")
+    if result.dtype != logits.dtype or result.device != logits.device:
+        raise ChainError(f"returned {result.dtype} on {result.device} instead of {logits.dtype} on {logits.device}")
+    for best in result.amax(dim=-1).tolist():  # NaN if any is NaN, +inf if any is, -inf if the row is empty
+        if math.isnan(best):
+            raise ChainError("returned NaN")
+        if math.isinf(best):
+            raise ChainError("returned +inf" if best > 0 else "removed every token")
+    return result  # type: ignore[no-any-return]
+
+
+def _shape(result: Any) -> str:
+    return f"shape {tuple(result.shape)}" if hasattr(result, "shape") else type(result).__name__
