@@ -1,7 +1,7 @@
 """Control: what reaches a worker from outside while it trains: signals and the mailbox. Knows no torch.
 
-The first TERM or INT asks to save and leave, the second leaves at once, and HUP means nothing: a terminal that closes is
-no reason to stop.
+The first TERM or INT asks to save and leave, the second leaves at once, and HUP means nothing: a terminal that closes
+is no reason to stop.
 """
 
 import os
@@ -9,10 +9,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-from gpt_model.mailbox import Command, Mailbox
+from gpt_model.mailbox import Acknowledgement, Command, Mailbox
 from gpt_model.runs import Run
 
 POLL_SECONDS = 0.2
@@ -22,10 +22,11 @@ class Control:
     """Where a worker looks for orders: cheap enough to be asked at every step and every token."""
 
     def __init__(self, run: Run) -> None:
-        self.mailbox = Mailbox(run.directory)
+        self._mailbox = Mailbox(run.directory)
         self._polled_at = 0.0
         self._signals = 0
         self._commands: list[Command] = []
+        self._seen: set[str] = set()
 
     @property
     def leaving(self) -> bool:
@@ -39,6 +40,16 @@ class Control:
             return Command("", "stop", {})
         self._poll()
         return self._commands.pop(0) if self._commands else None
+
+    def acknowledge(self, command: Command, answer: Acknowledgement) -> None:
+        """Answer a command; a signal needs no answer."""
+        if command.id:
+            with suppress(OSError):  # a full disk: it was carried out all the same
+                self._mailbox.acknowledge(command.id, answer)
+
+    def discard_rest(self) -> None:
+        """Answer what came too late to be carried out."""
+        self._mailbox.discard_stale()
 
     def wait(self) -> None:
         """Wait a little, less than anyone would notice."""
@@ -57,8 +68,8 @@ class Control:
         if threading.current_thread() is not threading.main_thread():  # Python gives signals to the main thread only
             yield
             return
-        handlers = {signal.SIGTERM: leave, signal.SIGINT: leave, signal.SIGHUP: signal.SIG_IGN}
-        before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             yield
         finally:
@@ -69,5 +80,6 @@ class Control:
         now = time.monotonic()
         if now - self._polled_at >= POLL_SECONDS:
             self._polled_at = now
-            known = {command.id for command in self._commands}
-            self._commands += [command for command in self.mailbox.pending() if command.id not in known]
+            fresh = [command for command in self._mailbox.pending() if command.id not in self._seen]
+            self._seen.update(command.id for command in fresh)
+            self._commands += fresh

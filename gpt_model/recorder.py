@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from gpt_model.journal import Journal
-from gpt_model.runs import Run, Status
+from gpt_model.runs import Run
 
 STATUS_SECONDS = 1.0
 """The status is replaced at most this often, unless the state changes."""
@@ -28,7 +28,7 @@ class Recorder:
         """The status as it would be written now."""
 
     def status(self, **changes: Any) -> None:
-        """Change the status; it reaches the file at once when the state or the message changes, else within a second."""
+        """Change the status; the file follows at once when the state or the message changes, else within a second."""
         before, self.current = self.current, dataclasses.replace(self.current, **changes)
         told = (before.state, before.message) == (self.current.state, self.current.message)
         if not told or time.monotonic() - self._written_at >= STATUS_SECONDS:
@@ -49,7 +49,9 @@ class Recorder:
 
     def event(self, kind: str, message: str, **details: Any) -> None:
         """Append a line to events.jsonl: what happened, at the current step."""
-        self._append("events", {"time": time.time(), "step": self.current.step, "kind": kind, "message": message, **details})
+        self._append(
+            "events", {"time": time.time(), "step": self.current.step, "kind": kind, "message": message, **details}
+        )
 
     def sample(self, prompt: str, text: str) -> None:
         """Append a line to samples.jsonl."""
@@ -63,7 +65,9 @@ class Recorder:
     def __enter__(self) -> "Recorder":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _append(self, name: str, record: dict[str, Any]) -> None:

@@ -1,0 +1,84 @@
+"""The checkpoints of one run: saved, linked as last and best, pruned, and found again after a crash."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gpt_model.checkpoint import load_model_and_tokenizer, load_training_state, save_checkpoint
+from gpt_model.errors import CheckpointError
+from gpt_model.model import GPT
+from gpt_model.runs import Run
+from gpt_model.tokenizer import Tokenizer
+
+
+class CheckpointShelf:
+    """The checkpoints/ directory of a run, for whoever holds its lock."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._directory = run.directory / "checkpoints"
+
+    def sweep(self) -> None:
+        """Delete what a worker that was killed left half written or half deleted."""
+        for path in self._directory.glob(".*"):
+            if path.name.startswith((".tmp-", ".gone-")):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def save(self, step: int, model: GPT, tokenizer: Tokenizer, state: Mapping[str, Any]) -> None:
+        """Commit the checkpoint of a step and make it the last one.
+
+        Raises:
+            CheckpointError: the disk refuses; earlier checkpoints are untouched.
+        """
+        path = self._directory / f"step-{step:08d}"
+        save_checkpoint(path, model, tokenizer, state)
+        self._link("last", path)
+
+    def mark_best(self, step: int) -> None:
+        """Make the checkpoint of a step the best one."""
+        self._link("best", self._directory / f"step-{step:08d}")
+
+    def prune(self, keep: int) -> None:
+        """Delete all but the newest `keep` checkpoints and the best one; 0 keeps all."""
+        if keep:
+            for saved in self._run.checkpoints()[:-keep]:
+                if not saved.is_best:
+                    # Renamed first: a deletion that is cut short leaves no checkpoint that only looks whole.
+                    gone = saved.path.with_name(f".gone-{saved.path.name}")
+                    with contextlib.suppress(OSError):
+                        saved.path.rename(gone)
+                        shutil.rmtree(gone)
+
+    def load_newest(self, on_damage: Callable[[str], None]) -> tuple[GPT, Tokenizer, dict[str, Any]] | None:
+        """Return the newest checkpoint that is whole, with its training state; None when there was never one.
+
+        A damaged one is set aside under another name and told to `on_damage`.
+
+        Raises:
+            CheckpointError: there are checkpoints and none is whole.
+        """
+        saved = self._run.checkpoints()
+        damage = None
+        for each in reversed(saved):
+            try:
+                return *load_model_and_tokenizer(each.path), load_training_state(each.path)
+            except CheckpointError as error:
+                damage = error
+                with contextlib.suppress(OSError):
+                    each.path.rename(each.path.with_name(f"damaged-{each.path.name}-{os.getpid()}"))
+                on_damage(f"Checkpoint {each.step:,} was set aside. {error}")
+        if damage is not None:
+            raise CheckpointError(
+                f"None of the {len(saved)} checkpoints of the run '{self._run.name}' can be read. {damage} "
+                "Begin a new run."
+            )
+        return None
+
+    def _link(self, name: str, target: Path) -> None:
+        fresh = self._directory / f".{name}-{os.getpid()}"
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(target.name)
+        fresh.replace(self._directory / name)

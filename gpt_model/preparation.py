@@ -1,0 +1,177 @@
+"""What a run needs before its first step: a device, a model with its tokenizer, the tokens to train on.
+
+And, when the run has been trained before, its newest whole checkpoint and whether going on from it is exact.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gpt_model.checkpoint import load_model_and_tokenizer
+from gpt_model.checkpoint_shelf import CheckpointShelf
+from gpt_model.config import ModelConfig, RunConfig
+from gpt_model.corpus import find_documents
+from gpt_model.data import Progress, Shards, prepare_shards
+from gpt_model.errors import ConfigError
+from gpt_model.model import GPT
+from gpt_model.recorder import Recorder
+from gpt_model.runs import Run
+from gpt_model.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that can begin, or go on."""
+
+    model: GPT
+    """On its device, in training mode."""
+    shards: Shards
+    shelf: CheckpointShelf
+    state: dict[str, Any] | None
+    """What the checkpoint that training goes on from holds beside the weights; None for a new run."""
+
+
+def prepare(run: Run, recorder: Recorder, on_progress: Progress) -> Prepared:
+    """Return all that a run needs; its first event says what that is.
+
+    Raises:
+        GptError: the configuration, the texts, the tokenizer or a checkpoint cannot be used.
+    """
+    settings = run.config.train
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    device = choose_device(settings.device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    shelf = CheckpointShelf(run)
+    shelf.sweep()
+    torch.manual_seed(settings.seed)
+    saved = shelf.load_newest(lambda message: recorder.event("fail", message))
+    if saved is None:
+        model, shards = _prepare_model(run.config, run.directory / "data", on_progress)
+        state = None
+    else:
+        loaded, tokenizer, state = saved
+        model = _with_dropout(loaded, run.config.model.dropout)
+        shards = _prepare_data(run.config, run.directory / "data", tokenizer, on_progress)
+    model = model.to(device).train()
+    _tell_beginning(run, recorder, model, shards, state)
+    return Prepared(model, shards, shelf, state)
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Return what must not change for the same numbers to come out."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"torch": str(torch.__version__), "device": name, "threads": str(torch.get_num_threads())}
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a configuration: auto is CUDA where there is one, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(each for each, is_there in present.items() if is_there)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"device = {name}: must be one of auto, {', '.join(sorted(present))}.") from None
+    if not present.get(device.type, False):
+        raise ConfigError(f"device = {name}: there is none on this machine. Set device to auto or cpu.")
+    return device
+
+
+def _prepare_model(config: RunConfig, data_directory: Path, on_progress: Progress) -> tuple[GPT, Shards]:
+    """Return a new run's model, on the CPU, and its shards; torch's global generator gives the initial weights.
+
+    The vocabulary is the tokenizer's: a small corpus can give a `bpe:N` fewer tokens than N.
+
+    Raises:
+        ConfigError: the configuration does not fit the checkpoint that it starts from.
+        DataError, TokenizerError, CheckpointError: the texts, the tokenizer or that checkpoint cannot be used.
+    """
+    if config.init is None:
+        if config.tokenizer == "checkpoint":
+            raise ConfigError("tokenizer = checkpoint: needs init, the checkpoint that brings the tokenizer.")
+        shards = _prepare_data(config, data_directory, config.tokenizer, on_progress)
+        return GPT(dataclasses.replace(config.model, vocab_size=shards.tokenizer.vocab_size)), shards
+    on_progress(f"loading {config.init}", 0.0)
+    loaded, tokenizer = load_model_and_tokenizer(config.init)
+    _require_same_shape(config, loaded.config)
+    if config.tokenizer not in ("checkpoint", tokenizer.name):
+        raise ConfigError(
+            f"tokenizer = {config.tokenizer}: the checkpoint {config.init} was trained with {tokenizer.name}. "
+            "Set tokenizer to checkpoint."
+        )
+    shards = _prepare_data(config, data_directory, tokenizer, on_progress)
+    return _with_dropout(loaded, config.model.dropout), shards
+
+
+def _prepare_data(config: RunConfig, directory: Path, tokenizer: Tokenizer | str, on_progress: Progress) -> Shards:
+    """Return the shards of a run.
+
+    Raises:
+        DataError, TokenizerError: the texts or the tokenizer cannot be used.
+    """
+    val_fraction = config.train.val_fraction
+    return prepare_shards(directory, lambda: find_documents(config.files), tokenizer, val_fraction, on_progress)
+
+
+def _with_dropout(model: GPT, dropout: float) -> GPT:
+    """Return a model with the same weights that can be trained, with this dropout."""
+    with torch.device("meta"):  # no memory and no random numbers: the weights are the other model's
+        fresh = GPT(dataclasses.replace(model.config, dropout=dropout))
+    weights: dict[str, Any] = model.state_dict()
+    fresh.load_state_dict(weights, assign=True)
+    return fresh.requires_grad_(True).train()
+
+
+def _tell_beginning(run: Run, recorder: Recorder, model: GPT, shards: Shards, state: dict[str, Any] | None) -> None:
+    where = environment(model.device)
+    threads = f", {where['threads']} threads" if model.device.type == "cpu" else ""
+    what = (
+        f"{model.config.parameter_count / 1e6:.2f} M parameters on {where['device']}{threads}; "
+        f"{len(shards.train):,} tokens to train on, {len(shards.val):,} to validate on; "
+        f"vocabulary {model.config.vocab_size:,} ({shards.tokenizer.name})"
+    )
+    if state is None:
+        recorder.event("start", f"Training begins: {what}.")
+        if (run.directory / "metrics.jsonl").exists():  # an earlier launch died before its first checkpoint
+            recorder.metrics(step=0, resumed=True)
+        return
+    step = int(state["progress"]["step"])
+    recorder.status(step=step)
+    recorder.metrics(step=step, resumed=True)
+    before = state["environment"]
+    changes = [f"{name} {before.get(name)} → {value}" for name, value in where.items() if before.get(name) != value]
+    if model.device.type == "cuda":
+        changes.append("a GPU adds in no fixed order")
+    exactness = f"not bit for bit ({', '.join(changes)})" if changes else "bit for bit"
+    recorder.event("resume", f"Training goes on from step {step:,}, {exactness}: {what}.")
+    lost = [event for event in run.read_events()[0] if _is_lost_edit(event, step, run.checkpoints()[-1].saved_at)]
+    if lost:
+        told = "; ".join(f"{event['message'].rstrip('.')} at step {event['step']:,}" for event in lost)
+        recorder.event("edit", f"Set after that checkpoint, so no longer in effect: {told}.")
+
+
+def _is_lost_edit(event: dict[str, Any], step: int, saved_at: float) -> bool:
+    return event["kind"] == "edit" and "settings" in event and event["step"] >= step and event["time"] > saved_at
+
+
+def _require_same_shape(config: RunConfig, found: ModelConfig) -> None:
+    names = [each.name for each in dataclasses.fields(ModelConfig) if each.name not in ("dropout", "n_inner")]
+    differing = [
+        f"{name} = {getattr(config.model, name)} instead of {getattr(found, name)}"
+        for name in [*names, "inner"]
+        if getattr(config.model, name) != getattr(found, name)
+    ]
+    if differing:
+        raise ConfigError(
+            f"The run starts from {config.init}, so its model must have that checkpoint's shape; "
+            f"its configuration says {', '.join(differing)}."
+        )

@@ -1,0 +1,98 @@
+"""Completion: the state of the completion page without the page. Document, chain, seed, and the stream into it.
+
+The page shows it and feeds it the engine's events; it says what to send. No Textual in here.
+"""
+
+import secrets
+import time
+from dataclasses import dataclass, field
+
+from gpt_model.token_record import Finished, Token
+from gpt_tui import wire
+from gpt_tui.document import Document, Timeline
+from samplers import Chain
+
+
+def new_seed() -> int:
+    """Return a seed that nobody has chosen, short enough to be read out."""
+    return secrets.randbelow(1_000_000)
+
+
+@dataclass
+class Completion:
+    """What is being written, and with what."""
+
+    chain: Chain
+    max_new_tokens: int = 200
+    fixed_seed: int | None = None
+    """The seed of every completion; None draws a new one each time."""
+    stop: tuple[str, ...] = ()
+    timeline: Timeline = field(default_factory=Timeline)
+    seed: int | None = None
+    """Of the completion on screen."""
+    request: int = 0
+    streaming: bool = False
+    count: int = 0
+    """Tokens of the completion on screen."""
+    prompt_tokens: int = 0
+    began: float = 0.0
+    seconds: float = 0.0
+    """How long the completion took; while it streams, see `rate`."""
+
+    @property
+    def document(self) -> Document:
+        """The version on screen."""
+        return self.timeline.current
+
+    def start(self, prompt: str) -> wire.Generate:
+        """Go on from the document with a person's text behind it; a new version is begun for it."""
+        document = self.timeline.branch()
+        document.write(prompt)
+        return self._request(self.fixed_seed if self.fixed_seed is not None else new_seed())
+
+    def regenerate(self, same_seed: bool) -> wire.Generate | None:
+        """Write the model's last piece again; None when there is none."""
+        document = self.document.copy()
+        if not document.drop_completion():
+            return None
+        self.timeline.branch(document)
+        same = same_seed and self.seed is not None
+        return self._request(self.seed if same and self.seed is not None else new_seed())
+
+    def accepts(self, request: int | None) -> bool:
+        """Whether an event belongs to the stream that is awaited."""
+        return self.streaming and request == self.request
+
+    def prompt_read(self, ids: tuple[int, ...]) -> None:
+        """Take in the ids of the prompt."""
+        self.document.begin_completion(ids)
+        self.prompt_tokens = len(ids)
+        self.began = time.monotonic()
+
+    def token_arrived(self, token: Token) -> None:
+        """Take in a token."""
+        self.document.add(token)
+        self.count += 1
+
+    def finish(self, finished: Finished | None) -> None:
+        """Close the stream: with its end, or with None when the engine is gone."""
+        self.streaming = False
+        self.seconds = finished.seconds if finished else time.monotonic() - self.began
+        self.document.end_completion(finished)
+
+    @property
+    def rate(self) -> float | None:
+        """Tokens a second."""
+        seconds = time.monotonic() - self.began if self.streaming else self.seconds
+        return self.count / seconds if self.count and seconds > 0 else None
+
+    @property
+    def context(self) -> int:
+        """Tokens that the model has read or written."""
+        return self.prompt_tokens + self.count
+
+    def _request(self, seed: int) -> wire.Generate:
+        self.request += 1
+        self.seed, self.streaming, self.count, self.began = seed, True, 0, time.monotonic()
+        prompt, ids = self.document.request_parts()
+        return wire.Generate(self.request, prompt, ids, str(self.chain), seed, self.max_new_tokens, self.stop)

@@ -1,0 +1,1 @@
+"""Pages and dialogues of the app: each arranges widgets, none knows the app."""

@@ -1,0 +1,375 @@
+"""The completion page: one document that person and model write in turn, and the chain that draws. Knows no app."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Footer
+
+from gpt_model.errors import GptError
+from gpt_model.token_record import Token
+from gpt_tui import wire
+from gpt_tui.completion import Completion
+from gpt_tui.document import Document
+from gpt_tui.engine_client import EngineDied
+from gpt_tui.screens.document_spans import document_spans, mark_text
+from gpt_tui.screens.stage_picker import StagePicker
+from gpt_tui.slash_commands import SlashCommand, parse_command, with_stage_set
+from gpt_tui.widgets.candidates_panel import CandidatesPanel
+from gpt_tui.widgets.chain_panel import ChainPanel
+from gpt_tui.widgets.header_line import HeaderLine
+from gpt_tui.widgets.prompt_input import PromptInput
+from gpt_tui.widgets.status_line import StatusLine
+from gpt_tui.widgets.token_view import Span, TokenView
+from samplers import Chain, ChainError, Stage, format_stage
+
+HEATS = ("off", "probability", "surprisal", "entropy", "rank")
+
+
+class CompleteScreen(Screen[None]):
+    """Prompt, text, chain and candidates; everything by keyboard, typing never blocked."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "stop", "Stop", id="complete.stop"),
+        Binding("ctrl+r", "regenerate(False)", "Again", id="complete.regenerate", tooltip="Regenerate, new seed"),
+        Binding("alt+r", "regenerate(True)", "Again, same seed", show=False, id="complete.repeat"),
+        Binding("ctrl+n", "new", "New", id="complete.new"),
+        Binding("alt+left", "version(-1)", "Older version", show=False, id="complete.older"),
+        Binding("alt+right", "version(1)", "Newer version", show=False, id="complete.newer"),
+        Binding("ctrl+o", "open", "Open model", id="complete.open"),
+        Binding("alt+h", "heat", "Heat", id="complete.heat", tooltip="Colour the tokens by probability …"),
+        Binding("alt+p", "panel", "Panel", show=False, id="complete.panel", tooltip="Show or hide the panel"),
+        Binding("alt+y", "copy", "Copy", show=False, id="complete.copy"),
+        Binding("f5", "restart", "Restart engine", id="complete.restart"),
+    ]
+    DEFAULT_CSS = """
+    CompleteScreen {
+        layout: vertical;
+        #text { height: 1fr; }
+        TokenView { width: 1fr; height: 1fr; padding: 0 1; }
+        #side { width: 34; height: 1fr; border-left: vkey $panel-lighten-2; padding: 0 0 0 1; }
+        ChainPanel { height: auto; max-height: 60%; }
+        CandidatesPanel { height: 1fr; margin-top: 1; }
+        &.-narrow #side { display: none; }
+        &.-hidden #side { display: none; }
+        &.-medium #side { width: 27; }
+    }
+    """
+
+    @dataclass
+    class Sent(Message):
+        """Something for the engine."""
+
+        request: wire.Request
+
+    @dataclass
+    class CompletionEnded(Message):
+        """A completion is over: the app keeps it."""
+
+        completion: Completion
+        checkpoint: str
+
+    @dataclass
+    class SettingChosen(Message):
+        """A setting was changed here and is to be kept."""
+
+        name: str
+        value: object
+
+    class RestartRequested(Message):
+        """The engine is dead and is to be started again."""
+
+    class CheckpointWanted(Message):
+        """Another checkpoint is to be chosen; with a name it is chosen already."""
+
+        def __init__(self, name: str = "") -> None:
+            super().__init__()
+            self.name = name
+
+    def __init__(
+        self, completion: Completion, history: list[str], copy: Callable[[str], str], edit: Callable[[str], str | None]
+    ) -> None:
+        super().__init__()
+        self._completion = completion
+        self._history = history
+        self._copy = copy
+        self._edit = edit
+        self._loaded: wire.CheckpointLoaded | None = None
+        self._dead = False
+        self._newest: Token | None = None
+        self._shown_chain = ""
+        self._slow_line = "SSH_CONNECTION" in os.environ
+
+    def compose(self) -> ComposeResult:
+        yield HeaderLine("Complete")
+        with Horizontal(id="text"):
+            yield TokenView()
+            with Vertical(id="side"):
+                yield ChainPanel()
+                yield CandidatesPanel()
+        yield PromptInput()
+        yield StatusLine()
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        self.query_one(ChainPanel).set_chain(self._completion.chain)
+        self.query_one(PromptInput).set_history(self._history)
+        self.query_one(PromptInput).focus()
+        # While tokens come, numbers beside the text are news a few times a second, on a slow line once.
+        self.set_interval(1.0 if self._slow_line else 0.25, self._refresh_numbers)
+        self._show_document()
+        self._show_state()
+
+    def on_resize(self) -> None:
+        self.set_class(self.size.width < 72, "-narrow")
+        self.set_class(72 <= self.size.width < 100, "-medium")
+
+    def prefill(self, text: str) -> None:
+        """Put a text into the prompt, as a pipe into the program does."""
+        self.query_one(PromptInput).text = text
+
+    # --- what the engine says
+
+    def engine_event(self, event: wire.Event | EngineDied) -> None:
+        """Take in an event of the engine's."""
+        completion = self._completion
+        if isinstance(event, wire.TokenArrived) and completion.accepts(event.request):
+            self._show_token(event.token)
+        elif isinstance(event, wire.PromptRead) and completion.accepts(event.request):
+            completion.prompt_read(event.tokens)
+        elif isinstance(event, wire.GenerationFinished) and completion.accepts(event.request):
+            completion.finish(event.finished)
+            if event.finished.text:
+                self.query_one(TokenView).append(Span(event.finished.text, "model", None))
+            self._ended()
+        elif isinstance(event, wire.CheckpointLoaded):
+            if self._loaded and (self._loaded.path, self._loaded.tokenizer) != (event.path, event.tokenizer):
+                completion.document.ids = None  # the text is another model's now; its ids mean nothing to this one
+            self._loaded, self._dead = event, False
+        elif isinstance(event, wire.EngineStarted):
+            self._dead = False
+        elif isinstance(event, wire.EngineFailed):
+            self.notify(event.message, severity="error", markup=False, timeout=10)
+            if completion.accepts(event.request):
+                completion.finish(None)
+                self._ended()
+        elif isinstance(event, EngineDied):
+            self._dead, self._loaded = True, None
+            if completion.streaming:
+                completion.finish(None)
+                self._ended()
+            self.notify(
+                f"{event.message} Your text is safe; F5 starts the engine again.",
+                title="The engine is gone", severity="error", markup=False, timeout=20,
+            )  # fmt: skip
+        self._show_state()
+
+    def loading(self, name: str) -> None:
+        """Say that a checkpoint is on its way."""
+        self._loaded = None
+        self._show_state(f"loading {name}".strip())
+
+    # --- what the person does
+
+    @on(PromptInput.Submitted)
+    def _submitted(self, event: PromptInput.Submitted) -> None:
+        try:
+            command = parse_command(event.text)
+            if command:
+                self._carry_out(command)
+                return
+        except (GptError, ChainError) as error:
+            self.notify(str(error), severity="warning", markup=False)
+            self.query_one(PromptInput).text = event.text
+            return
+        if self._completion.streaming:
+            self.notify("It is still writing: Esc stops it.", severity="warning")
+            self.query_one(PromptInput).text = event.text
+            return
+        if self._dead or self._loaded is None:
+            self.notify("No model is ready yet; your prompt is kept.", severity="warning")
+            self.query_one(PromptInput).text = event.text
+            return
+        text = event.text[1:] if event.text.startswith("//") else event.text
+        self._begin(self._completion.start(text))
+
+    @on(ChainPanel.ChainChanged)
+    def _chain_changed(self, event: ChainPanel.ChainChanged) -> None:
+        self._use_chain(event.chain)
+
+    @on(ChainPanel.StageAddRequested)
+    def _stage_wanted(self) -> None:
+        def add(stage: Stage | None) -> None:
+            if stage is not None:
+                chain = self._completion.chain.added(stage)
+                self.query_one(ChainPanel).set_chain(chain)
+                self._use_chain(chain)
+
+        self.app.push_screen(StagePicker(), add)
+
+    @on(TokenView.TokenHighlighted)
+    def _token_highlighted(self, event: TokenView.TokenHighlighted) -> None:
+        self.query_one(CandidatesPanel).show(event.token)
+
+    @on(PromptInput.EditorRequested)
+    def _editor_requested(self, event: PromptInput.EditorRequested) -> None:
+        edited = self._edit(event.text)
+        if edited is not None:
+            self.query_one(PromptInput).text = edited
+
+    def action_stop(self) -> None:
+        """Stop at the next token; what came stays."""
+        if self._completion.streaming:
+            self.post_message(self.Sent(wire.Cancel()))
+
+    def action_regenerate(self, same_seed: bool) -> None:
+        """Write the last completion again."""
+        if self._completion.streaming or self._loaded is None:
+            self.notify("Not now: stop it with Esc, or wait for the model.", severity="warning")
+        elif request := self._completion.regenerate(same_seed):
+            self._begin(request)
+        else:
+            self.notify("There is no completion yet to write again.", severity="warning")
+
+    def action_new(self) -> None:
+        """Begin an empty document; the old one is one version back."""
+        if not self._completion.streaming and self._completion.document.pieces:
+            self._completion.timeline.branch(Document())
+            self._show_document()
+
+    def action_version(self, by: int) -> None:
+        """Go to the version before or after."""
+        timeline = self._completion.timeline
+        if not self._completion.streaming and (timeline.back() if by < 0 else timeline.forward()):
+            self._show_document()
+
+    def action_open(self) -> None:
+        """Choose a checkpoint."""
+        self.post_message(self.CheckpointWanted())
+
+    def action_heat(self) -> None:
+        """Go to the next way of colouring the tokens."""
+        view = self.query_one(TokenView)
+        view.heat = HEATS[(HEATS.index(view.heat) + 1) % len(HEATS)]
+        self.notify(f"Heat: {view.heat}", timeout=1.5)
+
+    def action_panel(self) -> None:
+        """Show or hide the side panel."""
+        self.toggle_class("-hidden")
+
+    def action_copy(self) -> None:
+        """Copy the document."""
+        self.notify(self._copy(self._completion.document.text), markup=False)
+
+    def action_restart(self) -> None:
+        """Start the engine again."""
+        self.post_message(self.RestartRequested())
+
+    def _carry_out(self, command: SlashCommand) -> None:
+        name, argument, completion = command.name, command.argument, self._completion
+        if name == "new":
+            self.action_new()
+        elif name == "open":
+            self.post_message(self.CheckpointWanted(argument))
+        elif name == "copy":
+            self.action_copy()
+        elif name == "help":
+            self.app.action_help()  # type: ignore[attr-defined]
+        elif name == "quit":
+            self.app.exit()
+        elif name == "save":
+            Path(argument).expanduser().write_text(completion.document.text, encoding="utf-8")
+            self.notify(f"Saved to {argument}.", markup=False)
+        elif name == "seed":
+            completion.fixed_seed = int(argument) if argument else None
+        elif name == "tokens":
+            completion.max_new_tokens = max(1, int(argument))
+            self.post_message(self.SettingChosen("max_new_tokens", completion.max_new_tokens))
+        elif name == "stop":
+            completion.stop = (argument,) if argument else ()
+        else:
+            chain = Chain.parse(argument) if name == "chain" else with_stage_set(completion.chain, name, argument)
+            self.query_one(ChainPanel).set_chain(chain)
+            self._use_chain(chain)
+        self._show_state()
+
+    # --- showing
+
+    def _begin(self, request: wire.Generate) -> None:
+        self._newest = None
+        self._show_document()
+        self.post_message(self.Sent(request))
+        self._show_state()
+
+    def _use_chain(self, chain: Chain) -> None:
+        self._completion.chain = chain
+        self.post_message(self.SettingChosen("chain", str(chain)))
+        if self._completion.streaming:
+            self.post_message(self.Sent(wire.SwitchChain(str(chain))))
+
+    def _ended(self) -> None:
+        if self._newest:
+            self.query_one(CandidatesPanel).show(self._newest)
+        label = self._loaded.label if self._loaded else ""
+        self.post_message(self.CompletionEnded(self._completion, label))
+
+    def _show_document(self) -> None:
+        self.query_one(TokenView).set_document(list(document_spans(self._completion.document)))
+        self._show_state()
+
+    def _show_token(self, token: Token) -> None:
+        view = self.query_one(TokenView)
+        if token.chain is not None and token.index:
+            view.append(Span(mark_text(token.chain, self._shown_chain), "mark", None))
+        self._shown_chain = token.chain or self._shown_chain
+        view.append(Span(token.text, "model", token))
+        self._completion.token_arrived(token)
+        self._newest = token
+        for fault in token.faults:
+            self.notify(fault, title="A stage failed", severity="warning", markup=False)
+
+    def _refresh_numbers(self) -> None:
+        if self._completion.streaming:
+            self._show_state()
+            if self._newest:
+                self.query_one(CandidatesPanel).show(self._newest)
+
+    def _show_state(self, doing: str = "") -> None:
+        completion, loaded = self._completion, self._loaded
+        header = self.query_one(HeaderLine)
+        if loaded:
+            header.left = f"{loaded.label}  {loaded.device} f32"
+        if self._dead:
+            header.state, header.mood = "engine gone · F5 restarts it", "alarm"
+        elif completion.streaming:
+            header.state, header.mood = "writing", "live"
+        else:
+            header.state, header.mood = doing or ("ready" if loaded else "loading"), "live" if loaded else "state"
+        rate = completion.rate
+        version, versions = completion.timeline.place
+        self.query_one(StatusLine).set_segments(
+            left=[
+                f"{completion.count:>4}/{completion.max_new_tokens} tok",
+                f"{rate:>6,.0f} tok/s" if rate else "     – tok/s",
+                f"context {completion.context:>4}/{loaded.block_size}" if loaded else "context –",
+                f"seed {completion.seed if completion.seed is not None else '–'}",
+            ],
+            right=[f"version {version}/{versions}"] if versions > 1 else [],
+        )
+        self.refresh_bindings()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer only the keys that do something now."""
+        if action == "stop":
+            return self._completion.streaming
+        if action == "restart":
+            return self._dead
+        return True

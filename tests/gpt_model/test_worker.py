@@ -1,0 +1,143 @@
+"""The worker as a process: it outlives its terminal, obeys, saves when told to leave, and resumes after a kill."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gpt_model.errors import RunError
+from gpt_model.run_lock import RunLock
+from gpt_model.runs import Run, Status
+
+pytest_plugins = ["tiny_runs"]
+
+Launch = Callable[[Run], int]
+MakeRun = Callable[..., Run]
+TrainHere = Callable[..., Status]
+WaitUntil = Callable[..., Status]
+
+ENDLESS = {"max_steps": 1_000_000, "checkpoint_interval": 20, "dropout": 0.2, "schedule": "constant"}
+
+
+def run_worker(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "gpt_model.worker", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def answered(run: Run, command: str) -> Callable[[Status], bool]:
+    return lambda status: run.acknowledgement(command) is not None
+
+
+def test_a_worker_outlives_its_terminal_obeys_and_stops(
+    make_run: MakeRun, launch: Launch, wait_until: WaitUntil
+) -> None:
+    run = make_run(**ENDLESS)
+    pid = launch(run)
+    assert os.getsid(pid) == pid != os.getsid(0)  # a session of its own: no terminal can take it along
+    with pytest.raises(RunError, match=f"running already, as pid {pid} since"):
+        run.launch()
+    os.kill(pid, signal.SIGHUP)
+    step = run.status().step
+    assert wait_until(run, lambda status: status.step > step).state == "running"
+    paused = run.send("pause")
+    wait_until(run, answered(run, paused))
+    assert run.status().state == "paused"
+    wait_until(run, answered(run, run.send("set", learning_rate=0.003)))
+    wait_until(run, answered(run, run.send("resume")))
+    step = run.status().step
+    assert wait_until(run, lambda status: status.step > step).state == "running"
+    stopped = run.send("stop")
+    status = wait_until(run, lambda status: False)
+    assert (status.state, status.pid) == ("stopped", pid)
+    assert run.checkpoints()[-1].step == status.step
+    assert status.learning_rate == 0.003
+    answer = run.acknowledgement(stopped)
+    assert answer is not None
+    assert answer.ok
+
+
+def test_a_killed_worker_is_lost_and_its_run_resumes_as_if_it_had_not_been(
+    make_run: MakeRun, launch: Launch, wait_until: WaitUntil, train_here: TrainHere
+) -> None:
+    run = make_run(**ENDLESS, keep_checkpoints=0)
+    pid = launch(run)
+    wait_until(run, lambda status: len(run.checkpoints()) >= 2)
+    os.kill(pid, signal.SIGKILL)
+    status = wait_until(run, lambda status: False)
+    assert status.state == "lost"
+    assert not run.is_locked()
+    reached = run.checkpoints()[-1].step
+
+    launch(run)
+    wait_until(run, lambda status: run.checkpoints()[-1].step > reached)
+    status = run.status()
+    os.kill(status.pid or 0, signal.SIGTERM)
+    status = wait_until(run, lambda status: False)
+    assert status.state == "stopped"
+    assert run.checkpoints()[-1].step == status.step
+    steps = [record["step"] for record in run.read_metrics()[0] if "train_loss" in record]
+    assert steps == sorted(set(steps))  # what was trained twice is shown once
+    resumed = [event for event in run.read_events()[0] if event["kind"] == "resume"]
+    assert [event["step"] for event in resumed] == [reached]
+    assert "bit for bit" in resumed[0]["message"]
+
+    straight = make_run("straight", **ENDLESS | {"max_steps": reached + 20})
+    train_here(straight)
+    weights = [(each.checkpoint_path(str(reached + 20)) / "model.safetensors").read_bytes() for each in (run, straight)]
+    assert len({hashlib.sha256(each).hexdigest() for each in weights}) == 1
+
+
+def test_a_second_signal_leaves_at_once(make_run: MakeRun, launch: Launch, wait_until: WaitUntil) -> None:
+    run = make_run(**ENDLESS | {"checkpoint_interval": 0}, sample_interval=1, sample_tokens=100_000)
+    run.launch()
+    status = wait_until(run, lambda status: status.phase == "sampling")
+    pid = status.pid or 0
+    os.kill(pid, signal.SIGSTOP)  # both signals wait for it when it goes on
+    os.kill(pid, signal.SIGINT)
+    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, signal.SIGCONT)
+    status = wait_until(run, lambda status: False)
+    assert status.state == "stopped"
+    assert "without saving" in status.message
+    assert run.checkpoints() == []
+
+
+def test_a_run_that_fails_says_so_in_its_status(make_run: MakeRun, wait_until: WaitUntil) -> None:
+    run = make_run(files=("/nowhere/at/all.txt",))
+    run.launch()
+    status = wait_until(run, lambda status: False)
+    assert status.state == "failed"
+    assert status.message.startswith("There is no file /nowhere/at/all.txt.")
+    assert run.read_events()[0][-1]["kind"] == "fail"
+    assert status.message in (run.directory / "log.txt").read_text()
+
+
+def test_a_fault_that_nobody_foresaw_leaves_its_traceback_in_the_log(make_run: MakeRun) -> None:
+    run = make_run()
+    (run.directory / "data").write_text("a file where a directory should be")
+    result = run_worker(str(run.directory))
+    assert result.returncode == 1
+    status = run.status()
+    assert status.state == "failed"
+    assert "not foreseen (NotADirectoryError" in status.message or "not foreseen (FileExistsError" in status.message
+    assert "Traceback" in (run.directory / "log.txt").read_text()
+    assert "Traceback" in result.stderr
+
+
+def test_a_worker_by_hand_trains_and_refuses_what_is_no_run_or_taken(make_run: MakeRun, tmp_path: Path) -> None:
+    result = run_worker(str(tmp_path))
+    assert result.returncode == 2
+    assert "config.toml" in result.stderr
+    assert "Traceback" not in result.stderr
+    run = make_run(max_steps=2)
+    with RunLock.take(run.directory):
+        result = run_worker(str(run.directory))
+    assert result.returncode == 2
+    assert f"running already, as pid {os.getpid()}" in result.stderr
+    assert run_worker(str(run.directory)).returncode == 0
+    assert run.status().state == "finished"
