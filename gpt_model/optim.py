@@ -3,13 +3,12 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpt_model.config import TrainConfig
-from gpt_model.model import GPT
 
 
-def build_optimizer(model: GPT, train: TrainConfig) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), fused where this device has such a kernel."""
     matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() < 2]
@@ -33,7 +32,7 @@ def apply_settings_at(optimizer: torch.optim.Optimizer, train: TrainConfig, step
     return learning_rate
 
 
-def clip_gradients(model: GPT, grad_clip: float) -> Tensor:
+def clip_gradients(model: nn.Module, grad_clip: float) -> Tensor:
     """Scale the gradient down to the norm `grad_clip` (0: leave it) and return the norm it had, a scalar."""
     return torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf)
 

@@ -4,6 +4,7 @@ What a run needs to begin is in preparation.py, one update in update.py, what re
 and what it tells in recorder.py.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,6 +112,7 @@ class _Training:
             self._progress.step += 1
             self._pace.step_took(time.monotonic() - began)
             self._note(readings)
+            self._tell(phase="training")
 
     def _keep_house(self) -> None:
         """Evaluate, save and sample when their turn has come."""
@@ -179,8 +181,8 @@ class _Training:
         for reading in readings:
             progress.train_loss.add(reading.loss)
             now = time.monotonic()
-            is_last = reading.step == self._settings.max_steps
-            if now - self._metrics_at >= METRICS_SECONDS or is_last or not reading.finite:
+            marked = reading.step == self._settings.max_steps or _is_due(reading.step, self._settings.eval_interval)
+            if now - self._metrics_at >= METRICS_SECONDS or marked or not reading.finite:
                 self._metrics_at = now
                 self._recorder.metrics(
                     step=reading.step, train_loss=reading.loss, smoothed=progress.train_loss.value,
@@ -197,7 +199,6 @@ class _Training:
                         f"{what}: not finite {NOT_FINITE_LIMIT} steps in a row, so training ended. Start a new run "
                         "from the last good checkpoint (init) with a lower learning_rate."
                     )
-        self._tell(phase="training")
 
     # --- what a step can bring beside the update
 
@@ -212,14 +213,13 @@ class _Training:
             return False
         progress.evaluated_at, progress.val_loss = progress.step, loss
         self._recorder.metrics(step=progress.step, val_loss=loss)
-        improved = progress.best_val_loss is None or loss < progress.best_val_loss
-        if improved:
+        best = math.inf if progress.best_val_loss is None else progress.best_val_loss
+        if loss < best:  # which what is no number never is
             progress.best_val_loss, progress.best_step = loss, progress.step
             self._recorder.event("best", f"Validation loss {loss:.4f}, the best so far.")
-        else:
-            best = f"{progress.best_val_loss:.4f} at step {progress.best_step:,}"
-            self._recorder.event("evaluation", f"Validation loss {loss:.4f}; the best was {best}.")
-        return improved
+            return True
+        self._recorder.event("evaluation", f"Validation loss {loss:.4f}; the best is {best:.4f}.")
+        return False
 
     def _save(self) -> None:
         """Commit a checkpoint of the present step, then delete those that are not kept.
@@ -277,8 +277,8 @@ class _Training:
                 self._control.acknowledge(command, answer)
             if not self._paused:
                 return None
+            self._recorder.status(phase="paused")
             self._control.wait()
-            self._recorder.status()
 
     def _carry_out(self, command: Command) -> str:
         """Carry out a command and return the answer to it.

@@ -42,6 +42,7 @@ class Updater:
         self.optimizer = build_optimizer(model, train)
         self._device = model.device
         self._on_cuda = self._device.type == "cuda"
+        self._has_bfloat16 = self._on_cuda and torch.cuda.is_bf16_supported()
         # On CUDA a step's numbers are fetched while the next step computes, so that the GPU never waits for Python.
         self._waiting: deque[tuple[int, float, Tensor, torch.cuda.Event | None]] = deque()
 
@@ -106,9 +107,7 @@ class Updater:
         return ids.to(self._device), targets.to(self._device)
 
     def _precision(self) -> Any:
-        if self._on_cuda and torch.cuda.is_bf16_supported():
-            return torch.autocast("cuda", dtype=torch.bfloat16)
-        return nullcontext()
+        return torch.autocast("cuda", dtype=torch.bfloat16) if self._has_bfloat16 else nullcontext()
 
     def _fetch(self, numbers: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
         if not self._on_cuda:

@@ -119,5 +119,3 @@ class _Server:
     def _send(self, event: wire.Event) -> None:
         with contextlib.suppress(ValueError):  # the stream is closed while the process ends
             self._out.write(wire.to_line(event) + "\n")
-
-

@@ -11,7 +11,9 @@ from gpt_tui.run_tail import RunTail
 def describe_run(tail: RunTail) -> Text:
     """Return one line: the run, the model, the losses."""
     config, status = tail.run.config, tail.status
-    text = Text.assemble((config.preset or "model", "bold"), f" {shape(config.model)}", no_wrap=True, overflow="ellipsis")
+    text = Text.assemble(
+        (config.preset or "model", "bold"), f" {shape(config.model)}", no_wrap=True, overflow="ellipsis"
+    )
     text.append(f"   train {_loss(status.train_loss)}  val {_loss(status.val_loss)}")
     if status.best_val_loss is not None:
         text.append(f" (best {status.best_val_loss:.3f} @{status.best_step:,})")
@@ -41,7 +43,9 @@ def sample_text(tail: RunTail) -> Text:
 def event_lines(tail: RunTail, count: int) -> Text:
     """Return the newest events, newest first, a line each."""
     lines = [
-        Text(f"{time.strftime('%H:%M:%S', time.localtime(event['time']))}  {event['step']:>7,}  {visible(event['message'])}")
+        Text(
+            f"{time.strftime('%H:%M:%S', time.localtime(event['time']))}  {event['step']:>7,}  {visible(event['message'])}"
+        )
         for event in reversed(tail.events[-count:])
     ]
     return Text("\n").join(lines) if lines else Text("events will stand here")
@@ -49,7 +53,9 @@ def event_lines(tail: RunTail, count: int) -> Text:
 
 def visible(text: str) -> str:
     """Return a model's text with control characters as pictures, so that it cannot command the terminal."""
-    return "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c != "\n" else "␡" if 127 <= ord(c) < 160 else c for c in text)
+    return "".join(
+        chr(0x2400 + ord(c)) if ord(c) < 32 and c != "\n" else "␡" if 127 <= ord(c) < 160 else c for c in text
+    )
 
 
 def _loss(value: float | None) -> str:

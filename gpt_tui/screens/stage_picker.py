@@ -36,4 +36,8 @@ class StagePicker(ModalScreen[Stage | None]):
             about = (load_stage(name).__doc__ or "").strip().splitlines()[0]
             return Option(Text.assemble((f"{name:<14}", "bold"), (about, "dim")), id=name)
         except (ChainError, IndexError) as error:
-            return Option(Text.assemble((f"{name:<14}", "bold"), (f"{entry.distribution}: {error}", "dim")), id=name, disabled=True)
+            return Option(
+                Text.assemble((f"{name:<14}", "bold"), (f"{entry.distribution}: {error}", "dim")),
+                id=name,
+                disabled=True,
+            )

@@ -126,7 +126,9 @@ class TrainScreen(Screen[None]):
         header = self.query_one(HeaderLine)
         header.left = tail.run.name
         header.state = f"{status.state}  step {status.step:,}"
-        header.mood = {"running": "live", "starting": "live", "failed": "alarm", "lost": "alarm"}.get(status.state, "state")
+        header.mood = {"running": "live", "starting": "live", "failed": "alarm", "lost": "alarm"}.get(
+            status.state, "state"
+        )
         self.query_one("#about", Static).update(describe_run(tail))
         self.query_one(ProgressLine).set_progress(
             fraction=status.step / max(status.max_steps or train.max_steps, 1),
@@ -219,4 +221,3 @@ class TrainScreen(Screen[None]):
         if action in ("talk", "log", "other"):
             return state != "none"
         return True
-

@@ -40,7 +40,9 @@ class HeaderLine(Widget):
 
     def render_line(self, y: int) -> Strip:
         base = self.rich_style
-        style = {name: self.get_component_rich_style(f"header--{name}") for name in ("page", "current", "state", self.mood)}
+        style = {
+            name: self.get_component_rich_style(f"header--{name}") for name in ("page", "current", "state", self.mood)
+        }
         segments = [Segment(" ", base)]
         for number, page in enumerate(PAGES, start=1):
             key = f"F{number + 1} " if self.size.width >= 70 else ""
@@ -53,6 +55,10 @@ class HeaderLine(Widget):
         room = self.size.width - used - cell_len(state) - 2
         label = set_cell_size(self.left, min(cell_len(self.left), max(room, 0)))
         gap = self.size.width - used - cell_len(label) - cell_len(state) - (2 if state else 0)
-        segments += [Segment(" " * max(gap, 0), base), Segment(label, style["state"]), Segment("  " if state else "", base)]
+        segments += [
+            Segment(" " * max(gap, 0), base),
+            Segment(label, style["state"]),
+            Segment("  " if state else "", base),
+        ]
         segments.append(Segment(state, style[self.mood]))
         return Strip(segments).adjust_cell_length(self.size.width, base)

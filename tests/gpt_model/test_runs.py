@@ -1,6 +1,7 @@
 """The run directory: names, status, journals that are read while they are written, the lock, the mailbox."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import subprocess
@@ -217,6 +218,14 @@ def test_the_lock_has_one_holder_who_is_told(make_run: MakeRun) -> None:
             with pytest.raises(RunError, match=rf"running already, as pid {os.getpid()} since \d"):
                 refused()
     assert not run.is_locked()
+
+
+def test_a_viewer_that_looks_is_no_worker_to_another(make_run: MakeRun) -> None:
+    run = make_run()
+    RunLock.take(run.directory).close()
+    with (run.directory / "lock").open() as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        assert not run.is_locked()
 
 
 def test_viewers_that_ask_all_the_time_never_keep_a_worker_out(make_run: MakeRun) -> None:

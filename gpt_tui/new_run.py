@@ -1,0 +1,139 @@
+"""From what a person says to a run's configuration: for the command line and the form alike. Imports no torch."""
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt_model.config import ModelConfig, RunConfig, apply_settings, load_preset
+from gpt_model.corpus import find_documents
+from gpt_model.errors import CheckpointError, ConfigError
+from gpt_model.tokenizer import vocab_size_of
+from gpt_tui.checkpoint_names import resolve_checkpoint
+from gpt_tui.locations import Locations
+
+_SHAPE = ("n_layer", "n_head", "n_embd", "n_inner", "block_size", "vocab_size", "layer_norm_epsilon")
+_CPU_FLOPS = 22e9
+"""Useful operations a second of one core at training's matrices, for the estimate; measured on AVX2 servers."""
+_GPU_FLOPS = 40e12
+_STEP_OVERHEAD = 0.03
+"""Seconds a step costs on a CPU beside the arithmetic: small operators, the optimizer."""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A configuration, and what there is to say about it."""
+
+    config: RunConfig
+    notes: tuple[str, ...]
+
+
+def plan_run(
+    files: Sequence[str | Path],
+    preset: str | None,
+    tokenizer: str | None,
+    sets: Mapping[str, str],
+    target_loss: str | float | None,
+    init: str | None,
+    locations: Locations,
+) -> RunPlan:
+    """Return the configuration of a new run; nothing is written.
+
+    Without a preset the default fits the machine: gpt-micro on a CPU, gpt2 on a GPU.
+
+    Raises:
+        ConfigError: an option is unknown, out of range, or contradicts the checkpoint to start from.
+        DataError: a text is missing or empty.
+        CheckpointError: `init` names no checkpoint.
+        TokenizerError: the tokenizer is unknown.
+    """
+    has_gpu = _has_gpu()
+    chosen = preset or ("gpt2" if has_gpu else "gpt-micro")
+    start = load_preset(chosen)
+    notes = [] if preset or init else [f"Preset {chosen}: {start.summary}."]
+    model, train = start.model, start.train
+    if "vocab_size" in sets:
+        raise ConfigError("vocab_size is the tokenizer's: choose it with --tokenizer, such as bpe:1024.")
+    checkpoint = None
+    if init:
+        checkpoint = resolve_checkpoint(init, locations)
+        model = _shape_of(checkpoint.path)
+        contradicting = [name for name in sets if name in _SHAPE]
+        if contradicting or tokenizer:
+            what = contradicting[0] if contradicting else "tokenizer"
+            raise ConfigError(f"{what} is fixed by the checkpoint '{init}' that this run starts from; leave it out.")
+        spec = "checkpoint"
+        notes.append(f"Starts from {checkpoint.label}, with its shape and its tokenizer.")
+    else:
+        spec = tokenizer or start.tokenizer
+        model = dataclasses.replace(model, vocab_size=vocab_size_of(spec))
+    model, train = apply_settings(model, train, sets)
+    if target_loss is not None:
+        model, train = apply_settings(model, train, {"target_loss": str(target_loss)})
+    if train.sequence_length and train.sequence_length > model.block_size:
+        if "sequence_length" in sets:
+            raise ConfigError(
+                f"sequence_length = {train.sequence_length}: the model has only block_size = {model.block_size} positions."
+            )
+        train = dataclasses.replace(train, sequence_length=None)
+    absolute = tuple(str(Path(file).expanduser().absolute()) for file in files)
+    find_documents(absolute)  # missing and empty files are told now, not by a worker later
+    path = str(checkpoint.path) if checkpoint else None
+    config = RunConfig(model, train, absolute, spec, path, None if init else chosen)
+    notes.append(_estimate(config, has_gpu and train.device in ("auto", "cuda")))
+    if not absolute:
+        notes.append("Text: the documentation that comes with Python.")
+    return RunPlan(config, tuple(notes))
+
+
+def check_texts(config: RunConfig) -> None:
+    """Read the beginning of every text of a run.
+
+    Raises:
+        DataError: one is missing, empty, or no text.
+    """
+    for document in find_documents(config.files):
+        next(document.chunks(1 << 16), "")
+
+
+def _has_gpu() -> bool:
+    """Return whether a CUDA device is probably there, without the seconds that asking torch costs."""
+    return Path("/dev/nvidia0").exists() or (os.name == "nt" and shutil.which("nvidia-smi") is not None)
+
+
+def _shape_of(checkpoint: Path) -> ModelConfig:
+    """Return the shape in a checkpoint's config.json; a .pth does not say it before torch has read it."""
+    try:
+        table = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+        return ModelConfig(
+            table["n_layer"], table["n_head"], table["n_embd"], table["n_positions"], table["vocab_size"],
+            n_inner=table.get("n_inner"), layer_norm_epsilon=table.get("layer_norm_epsilon", 1e-5),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, NotADirectoryError) as error:
+        raise CheckpointError(
+            f"{checkpoint} cannot be started from: it is no checkpoint directory. "
+            "Import a .pth first: gpt-tui models import FILE NAME."
+        ) from error
+
+
+def _estimate(config: RunConfig, gpu: bool) -> str:
+    """Return a sentence on how long the run will take: 6 operations a parameter and token, and attention's."""
+    model, train = config.model, config.train
+    tokens = train.batch_size * (train.sequence_length or model.block_size)
+    per_token = 6 * model.parameter_count + 12 * model.n_layer * model.n_embd * (
+        train.sequence_length or model.block_size
+    )
+    cores = train.threads or os.cpu_count() or 1
+    seconds = tokens * per_token / (_GPU_FLOPS if gpu else _CPU_FLOPS * cores) + (0.005 if gpu else _STEP_OVERHEAD)
+    where = "a GPU" if gpu else f"{cores} CPU cores"
+    return f"About {_duration(seconds * train.max_steps)} for {train.max_steps:,} steps on {where} (an estimate)."
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{max(seconds, 1):.0f} seconds"

@@ -1,0 +1,189 @@
+"""Settings: what a person wants to stay as it is, from five sources. Reads with tomllib, writes with tomli-w.
+
+Precedence: flag > `GPT_TUI_*` in the environment > ./gpt-tui.toml > the user's settings.toml > default.
+"""
+
+import contextlib
+import dataclasses
+import os
+import time
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from gpt_model.errors import ConfigError, did_you_mean
+from gpt_tui.locations import Locations
+from samplers import Chain, ChainError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting, with its default. The same names are options, TOML keys and environment variables."""
+
+    checkpoint: str = ""
+    """The checkpoint to open: a path, a model, RUN, RUN:best … Empty: the newest, else the bundled model."""
+    chain: str = "min_p=0.05,temperature=0.8"
+    """The chain of stages that draws the next token."""
+    seed: int | None = None
+    """The seed of every completion; none draws a new one each time, and says which."""
+    max_new_tokens: int = 200
+    """Tokens of a completion."""
+    stop: tuple[str, ...] = ()
+    """Texts that end a completion."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    threads: int = 0
+    """CPU threads of the engine; 0 leaves the choice to torch."""
+    theme: str = "textual-dark"
+    """The app's colours; the command palette lists them. ansi-dark and ansi-light use the terminal's own."""
+    keymap: Mapping[str, str] = field(default_factory=dict)
+    """Keys of your own, by a binding's id: {"complete.regenerate" = "f8"}. F1 shows what there is."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens = {self.max_new_tokens}: must be at least 1.")
+        if self.threads < 0 or (self.seed is not None and self.seed < 0):
+            name = "threads" if self.threads < 0 else "seed"
+            raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative.")
+        if self.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
+            raise ConfigError(f"device = {self.device}: must be one of auto, cpu, cuda, mps.")
+        try:
+            Chain.parse(self.chain)
+        except ChainError as error:
+            raise ConfigError(f"chain = {self.chain}: {error}") from error
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """Settings, where each came from, and what was wrong on the way."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    problems: list[str]
+
+
+def setting_types() -> dict[str, Any]:
+    """Return the settings with their types, in order."""
+    hints = typing.get_type_hints(Settings)
+    return {each.name: hints[each.name] for each in dataclasses.fields(Settings)}
+
+
+def load_settings(
+    locations: Locations, environment: Mapping[str, str] = os.environ, flags: Mapping[str, Any] | None = None
+) -> LoadedSettings:
+    """Return the settings in force. What is wrong in a file or the environment is told in `problems` and left out.
+
+    Raises:
+        ConfigError: a flag is wrong; that is the person's own word of just now.
+    """
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(setting_types(), "default")
+    problems: list[str] = []
+    for file in (locations.settings_file, locations.project_file):
+        table, trouble = _read_table(file)
+        problems += trouble
+        for name, value in table.items():
+            _take(name, value, str(file), values, origins, problems)
+    for name in setting_types():
+        text = environment.get(f"GPT_TUI_{name.upper()}")
+        if text is not None:
+            _take(name, text, f"environment GPT_TUI_{name.upper()}", values, origins, problems)
+    for name, value in (flags or {}).items():
+        if value is not None:
+            values[name] = check_setting(name, value)
+            origins[name] = "flag"
+    return LoadedSettings(Settings(**values), origins, problems)
+
+
+def check_setting(name: str, value: Any) -> Any:
+    """Return a value, given as text or as TOML has it, as the setting's type.
+
+    Raises:
+        ConfigError: there is no such setting (the nearest is named), or it cannot have this value.
+    """
+    types = setting_types()
+    if name not in types:
+        raise ConfigError(f"There is no setting '{name}'.{did_you_mean(name, types)}")
+    kind = types[name]
+    checked: Any
+    if kind is str:
+        checked = str(value)
+    elif name == "stop":
+        checked = (value,) if isinstance(value, str) else tuple(map(str, value))
+        checked = tuple(stop for stop in checked if stop)
+    elif name == "keymap":
+        if not isinstance(value, Mapping):
+            raise ConfigError("keymap must be a table of ids and keys; set it in the file (config edit).")
+        checked = {str(key): str(keys) for key, keys in value.items()}
+    elif value is None or (isinstance(value, str) and value.strip().lower() in ("", "none") and kind is not int):
+        checked = None
+    else:
+        try:
+            checked = int(value)
+        except (TypeError, ValueError):
+            raise ConfigError(f"{name} = {value}: must be a whole number.") from None
+    Settings(**{name: checked})  # its own limits
+    return checked
+
+
+def save_setting(locations: Locations, name: str, value: Any) -> None:
+    """Write one setting into the user's file, in one step; the others stay as they are.
+
+    A file that cannot be read is kept aside as settings.toml.damaged-TIME before a new one takes its place.
+
+    Raises:
+        ConfigError: there is no such setting, or it cannot have this value, or the file cannot be written.
+    """
+    checked = check_setting(name, value)
+    file = locations.settings_file
+    table, trouble = _read_table(file)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if trouble and file.exists():
+            file.rename(file.with_name(f"{file.name}.damaged-{int(time.time())}"))
+        table[name] = list(checked) if isinstance(checked, tuple) else checked
+        if checked is None:
+            del table[name]
+        write_text_atomically(file, tomli_w.dumps(table))
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be written: {error.strerror or error}.") from error
+
+
+def write_text_atomically(file: Path, text: str) -> None:
+    """Replace a file in one step: it has the old text or the new one, whatever happens in between."""
+    staging = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with staging.open("w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        staging.replace(file)
+    finally:
+        with contextlib.suppress(OSError):
+            staging.unlink(missing_ok=True)
+
+
+def _read_table(file: Path) -> tuple[dict[str, Any], list[str]]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8")), []
+    except FileNotFoundError:
+        return {}, []
+    except tomllib.TOMLDecodeError as error:  # its message ends with "(at line 3, column 7)"
+        return {}, [f"{file} is damaged: {error}. It is left out; mend it with: gpt-tui config edit"]
+    except (OSError, UnicodeDecodeError) as error:
+        return {}, [f"{file} cannot be read: {error}. It is left out."]
+
+
+def _take(
+    name: str, value: Any, origin: str, values: dict[str, Any], origins: dict[str, str], problems: list[str]
+) -> None:
+    try:
+        values[name] = check_setting(name, value)
+        origins[name] = origin
+    except ConfigError as error:
+        problems.append(f"{origin}: {error} It is left out.")
