@@ -141,7 +141,7 @@ class GptTui(App[int]):
 
     def _open_checkpoint(self, name: str) -> None:
         self._checkpoint = name
-        self.complete_page.loading(name)
+        self.complete_page.show_loading(name)
         self.engine.send(wire.Load(name, self._settings.device, self._settings.threads))
 
     def _engine_spoke(self, event: wire.Event | EngineDied) -> None:

@@ -23,7 +23,7 @@ class EngineDied:
 
 def engine_command() -> list[str]:
     """Return the command that starts an engine on this machine."""
-    return [sys.executable, "-P", "-m", "gpt_tui", "engine"]
+    return [sys.executable, "-P", "-m", "gpt_tui.engine_process"]
 
 
 class EngineClient:

@@ -119,3 +119,7 @@ class _Server:
     def _send(self, event: wire.Event) -> None:
         with contextlib.suppress(ValueError):  # the stream is closed while the process ends
             self._out.write(wire.to_line(event) + "\n")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -109,10 +109,7 @@ class EngineFailed:
 Request = Load | Generate | SwitchChain | Cancel
 Event = EngineStarted | CheckpointLoaded | PromptRead | TokenArrived | GenerationFinished | EngineFailed
 
-_KINDS: dict[str, type] = {
-    kind.__name__: kind
-    for kind in (*Request.__args__, *Event.__args__)  # type: ignore[attr-defined]
-}
+_KINDS: dict[str, type] = {kind.__name__: kind for kind in (*Request.__args__, *Event.__args__)}
 
 
 def to_line(message: Request | Event) -> str:

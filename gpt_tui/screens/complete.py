@@ -132,6 +132,11 @@ class CompleteScreen(Screen[None]):
         self.set_class(self.size.width < 72, "-narrow")
         self.set_class(72 <= self.size.width < 100, "-medium")
 
+    @property
+    def writing(self) -> bool:
+        """Whether a completion is streaming."""
+        return self._completion.streaming
+
     def prefill(self, text: str) -> None:
         """Put a text into the prompt, as a pipe into the program does."""
         self.query_one(PromptInput).text = text
@@ -172,7 +177,7 @@ class CompleteScreen(Screen[None]):
             )  # fmt: skip
         self._show_state()
 
-    def loading(self, name: str) -> None:
+    def show_loading(self, name: str) -> None:
         """Say that a checkpoint is on its way."""
         self._loaded = None
         self._show_state(f"loading {name}".strip())

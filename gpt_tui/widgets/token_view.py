@@ -5,7 +5,7 @@ A widget of its own because the stock ones lose spaces and newlines (Markdown) o
 
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import log, log2
 from typing import ClassVar, Literal
@@ -34,7 +34,7 @@ class Span:
 
 
 BUCKETS = 6
-_HEATS = {
+_HEATS: dict[str, tuple[Callable[[Token], float], tuple[float, ...]]] = {
     # the value of a token, and where the buckets end, from cold to hot
     "probability": (lambda token: -token.p_model, (-0.8, -0.5, -0.2, -0.05, -0.01)),
     "surprisal": (lambda token: -log2(max(token.p_model, 1e-30)), (0.3, 1.0, 2.5, 5.0, 8.0)),
