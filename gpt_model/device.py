@@ -2,7 +2,10 @@
 
 import torch
 
+from gpt_model.config import ModelConfig
 from gpt_model.errors import ConfigError
+
+_SMALL = 20_000_000
 
 
 def choose_device(name: str) -> torch.device:
@@ -21,3 +24,15 @@ def choose_device(name: str) -> torch.device:
     if not present.get(device.type, False):
         raise ConfigError(f"device = {name}: there is none on this machine. Set device to auto or cpu.")
     return device
+
+
+def set_generation_threads(threads: int, model: ModelConfig) -> None:
+    """Give generation its CPU threads; 0 leaves the choice to the model's size.
+
+    A small model's matrices are too small to share: a second thread gains a tenth, and loses nine tenths when
+    something else, such as a training run, wants the cores, because threads wait for each other at every operator.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    elif model.parameter_count < _SMALL:
+        torch.set_num_threads(1)

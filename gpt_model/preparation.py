@@ -15,6 +15,7 @@ from gpt_model.checkpoint_shelf import CheckpointShelf
 from gpt_model.config import ModelConfig, RunConfig
 from gpt_model.corpus import find_documents
 from gpt_model.data import Progress, Shards, prepare_shards
+from gpt_model.device import choose_device
 from gpt_model.errors import ConfigError
 from gpt_model.model import GPT
 from gpt_model.recorder import Recorder
@@ -66,24 +67,6 @@ def environment(device: torch.device) -> dict[str, str]:
     """Return what must not change for the same numbers to come out."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {"torch": str(torch.__version__), "device": name, "threads": str(torch.get_num_threads())}
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of a configuration: auto is CUDA where there is one, then MPS, then the CPU.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(each for each, is_there in present.items() if is_there)
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device = {name}: must be one of auto, {', '.join(sorted(present))}.") from None
-    if not present.get(device.type, False):
-        raise ConfigError(f"device = {name}: there is none on this machine. Set device to auto or cpu.")
-    return device
 
 
 def _prepare_model(config: RunConfig, data_directory: Path, on_progress: Progress) -> tuple[GPT, Shards]:

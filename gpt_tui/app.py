@@ -27,6 +27,13 @@ from gpt_tui.history import History
 from gpt_tui.locations import Locations
 from gpt_tui.screens.checkpoint_picker import CheckpointPicker
 from gpt_tui.screens.complete import CompleteScreen
+from gpt_tui.screens.complete_messages import (
+    CheckpointWanted,
+    CompletionEnded,
+    RestartRequested,
+    Sent,
+    SettingChosen,
+)
 from gpt_tui.screens.help import Help
 from gpt_tui.screens.new_run import NewRun
 from gpt_tui.screens.runs import RunsScreen
@@ -148,18 +155,18 @@ class GptTui(App[int]):
         if self.complete_page.is_mounted:
             self.complete_page.engine_event(event)
 
-    @on(CompleteScreen.Sent)
-    def _send(self, message: CompleteScreen.Sent) -> None:
+    @on(Sent)
+    def _send(self, message: Sent) -> None:
         if isinstance(message.request, wire.Generate) and message.request.prompt:
             self._history.add(message.request.prompt)
         self.engine.send(message.request)
 
-    @on(CompleteScreen.RestartRequested)
+    @on(RestartRequested)
     async def _restart(self) -> None:
         await self._start_engine()
 
-    @on(CompleteScreen.CheckpointWanted)
-    def _choose_checkpoint(self, message: CompleteScreen.CheckpointWanted) -> None:
+    @on(CheckpointWanted)
+    def _choose_checkpoint(self, message: CheckpointWanted) -> None:
         def chosen(name: str | None) -> None:
             if name:
                 self._open_checkpoint(name)
@@ -197,17 +204,22 @@ class GptTui(App[int]):
 
     # --- what is kept
 
-    @on(CompleteScreen.CompletionEnded)
-    def _keep_completion(self, message: CompleteScreen.CompletionEnded) -> None:
+    @on(CompletionEnded)
+    def _keep_completion(self, message: CompletionEnded) -> None:
         completion = message.completion
         last = completion.document.pieces[-1] if completion.document.pieces else None
+        tokens = last.tokens if last else []
         record = {
-            "time": time.time(), "checkpoint": message.checkpoint, "chain": str(completion.chain), "seed": completion.seed,
-            "text": completion.document.text, "completion": last.whole_text if last else "",
-            "token_ids": [token.id for token in last.tokens] if last else [],
-            "switches": [{"index": token.index, "chain": token.chain} for token in last.tokens if token.chain] if last else [],
+            "time": time.time(),
+            "checkpoint": message.checkpoint,
+            "chain": str(completion.chain),
+            "seed": completion.seed,
+            "text": completion.document.text,
+            "completion": last.whole_text if last else "",
+            "token_ids": [token.id for token in tokens],
+            "switches": [{"index": token.index, "chain": token.chain} for token in tokens if token.chain],
             "finished": asdict(last.finished) if last and last.finished else None,
-        }  # fmt: skip
+        }
         try:
             self._locations.sessions.mkdir(parents=True, exist_ok=True, mode=0o700)
             with (self._locations.sessions / f"{time.strftime('%Y-%m-%d')}.jsonl").open("a", encoding="utf-8") as file:
@@ -215,8 +227,8 @@ class GptTui(App[int]):
         except OSError as error:
             self.notify(f"The session could not be kept: {error}.", severity="warning", markup=False)
 
-    @on(CompleteScreen.SettingChosen)
-    def _setting_chosen(self, message: CompleteScreen.SettingChosen) -> None:
+    @on(SettingChosen)
+    def _setting_chosen(self, message: SettingChosen) -> None:
         self._keep(message.name, message.value)
 
     def _keep(self, name: str, value: object) -> None:

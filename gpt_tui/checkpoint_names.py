@@ -48,9 +48,8 @@ def resolve_checkpoint(name: str, locations: Locations) -> ResolvedCheckpoint:
     known = [each.label for each in list_checkpoints(locations)]
     runs = [run.name for run in list_runs(locations.runs)]
     asked = run_name if colon else name
-    raise CheckpointError(
-        f"There is no checkpoint '{name}': neither a model, nor a run, nor a path.{did_you_mean(asked, {*known, *runs})}"
-    )
+    hint = did_you_mean(asked, {*known, *runs})
+    raise CheckpointError(f"There is no checkpoint '{name}': neither a model, nor a run, nor a path.{hint}")
 
 
 def list_checkpoints(locations: Locations) -> list[ResolvedCheckpoint]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from gpt_model.token_record import Finished, Token
 from gpt_tui import wire
 from gpt_tui.document import Document, Timeline
+from gpt_tui.settings import check_setting
+from gpt_tui.slash_commands import SlashCommand, with_stage_set
 from samplers import Chain
 
 
@@ -90,6 +92,38 @@ class Completion:
     def context(self) -> int:
         """Tokens that the model has read or written."""
         return self.prompt_tokens + self.count
+
+    def carry_out(self, command: SlashCommand) -> dict[str, object]:
+        """Set what a command sets; return the settings that are to be kept.
+
+        Raises:
+            ChainError: the chain or the stage cannot be.
+            ConfigError: the number cannot be.
+        """
+        name, argument = command.name, command.argument
+        if name == "seed":
+            self.fixed_seed = check_setting("seed", argument)
+            return {}
+        if name == "stop":
+            self.stop = (argument,) if argument else ()
+            return {}
+        if name == "tokens":
+            self.max_new_tokens = check_setting("max_new_tokens", argument)
+            return {"max_new_tokens": self.max_new_tokens}
+        self.chain = Chain.parse(argument) if name == "chain" else with_stage_set(self.chain, name, argument)
+        return {"chain": str(self.chain)}
+
+    def numbers(self, block_size: int | None) -> tuple[list[str], list[str]]:
+        """Return what the status line says, at its left and at its right; numbers keep their width."""
+        rate = self.rate
+        left = [
+            f"{self.count:>4}/{self.max_new_tokens} tok",
+            f"{rate:>6,.0f} tok/s" if rate else "     – tok/s",
+            f"context {self.context:>4}/{block_size or '–'}",
+            f"seed {self.seed if self.seed is not None else '–'}",
+        ]
+        version, versions = self.timeline.place
+        return left, [f"version {version}/{versions}"] if versions > 1 else []
 
     def _request(self, seed: int) -> wire.Generate:
         self.request += 1

@@ -1,4 +1,4 @@
-"""Document: prompt and completion as one text that is gone on with. Timeline: every version of it. No screen in here."""
+"""Document: prompt and completion as one text that is gone on with. Timeline: its versions. No screen in here."""
 
 from dataclasses import dataclass, field
 from typing import Literal

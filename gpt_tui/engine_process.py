@@ -77,17 +77,15 @@ class _Server:
     def _load(self, load: wire.Load) -> None:
         began = time.perf_counter()
         chosen = resolve_checkpoint(load.checkpoint, find_locations())
-        import torch
 
         from gpt_model.checkpoint import load_model_and_tokenizer
-        from gpt_model.device import choose_device
+        from gpt_model.device import choose_device, set_generation_threads
         from gpt_model.generation import Engine
 
-        if load.threads:
-            torch.set_num_threads(load.threads)
         device = str(choose_device(load.device))
         self._engine = None  # the old weights go before the new ones come
         model, tokenizer = load_model_and_tokenizer(chosen.path, device, load.tokenizer)
+        set_generation_threads(load.threads, model.config)
         self._engine = Engine(model, tokenizer)
         shape = model.config
         loaded = wire.CheckpointLoaded(

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,26 +9,33 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
-from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import Footer
+from textual.widgets import Footer, Static
 
-from gpt_model.errors import GptError
+from gpt_model.errors import GenerationError, GptError
 from gpt_model.token_record import Token
 from gpt_tui import wire
 from gpt_tui.completion import Completion
 from gpt_tui.document import Document
 from gpt_tui.engine_client import EngineDied
+from gpt_tui.screens.complete_messages import (
+    CheckpointWanted,
+    CompletionEnded,
+    RestartRequested,
+    Sent,
+    SettingChosen,
+)
 from gpt_tui.screens.document_spans import document_spans, mark_text
 from gpt_tui.screens.stage_picker import StagePicker
-from gpt_tui.slash_commands import SlashCommand, parse_command, with_stage_set
+from gpt_tui.settings import write_text_atomically
+from gpt_tui.slash_commands import SlashCommand, parse_command
 from gpt_tui.widgets.candidates_panel import CandidatesPanel
 from gpt_tui.widgets.chain_panel import ChainPanel
 from gpt_tui.widgets.header_line import HeaderLine
 from gpt_tui.widgets.prompt_input import PromptInput
 from gpt_tui.widgets.status_line import StatusLine
 from gpt_tui.widgets.token_view import Span, TokenView
-from samplers import Chain, ChainError, Stage, format_stage
+from samplers import Chain, ChainError, Stage
 
 HEATS = ("off", "probability", "surprisal", "entropy", "rank")
 
@@ -44,55 +50,12 @@ class CompleteScreen(Screen[None]):
         Binding("ctrl+n", "new", "New", id="complete.new"),
         Binding("alt+left", "version(-1)", "Older version", show=False, id="complete.older"),
         Binding("alt+right", "version(1)", "Newer version", show=False, id="complete.newer"),
-        Binding("ctrl+o", "open", "Open model", id="complete.open"),
-        Binding("alt+h", "heat", "Heat", id="complete.heat", tooltip="Colour the tokens by probability …"),
+        Binding("ctrl+o", "open", "Model", id="complete.open"),
+        Binding("alt+h", "heat", "Heat", show=False, id="complete.heat", tooltip="Colour the tokens by probability …"),
         Binding("alt+p", "panel", "Panel", show=False, id="complete.panel", tooltip="Show or hide the panel"),
         Binding("alt+y", "copy", "Copy", show=False, id="complete.copy"),
         Binding("f5", "restart", "Restart engine", id="complete.restart"),
     ]
-    DEFAULT_CSS = """
-    CompleteScreen {
-        layout: vertical;
-        #text { height: 1fr; }
-        TokenView { width: 1fr; height: 1fr; padding: 0 1; }
-        #side { width: 34; height: 1fr; border-left: vkey $panel-lighten-2; padding: 0 0 0 1; }
-        ChainPanel { height: auto; max-height: 60%; }
-        CandidatesPanel { height: 1fr; margin-top: 1; }
-        &.-narrow #side { display: none; }
-        &.-hidden #side { display: none; }
-        &.-medium #side { width: 27; }
-    }
-    """
-
-    @dataclass
-    class Sent(Message):
-        """Something for the engine."""
-
-        request: wire.Request
-
-    @dataclass
-    class CompletionEnded(Message):
-        """A completion is over: the app keeps it."""
-
-        completion: Completion
-        checkpoint: str
-
-    @dataclass
-    class SettingChosen(Message):
-        """A setting was changed here and is to be kept."""
-
-        name: str
-        value: object
-
-    class RestartRequested(Message):
-        """The engine is dead and is to be started again."""
-
-    class CheckpointWanted(Message):
-        """Another checkpoint is to be chosen; with a name it is chosen already."""
-
-        def __init__(self, name: str = "") -> None:
-            super().__init__()
-            self.name = name
 
     def __init__(
         self, completion: Completion, history: list[str], copy: Callable[[str], str], edit: Callable[[str], str | None]
@@ -115,7 +78,9 @@ class CompleteScreen(Screen[None]):
             with Vertical(id="side"):
                 yield ChainPanel()
                 yield CandidatesPanel()
-        yield PromptInput()
+        with Horizontal(id="prompt"):
+            yield Static("❯", id="glyph")
+            yield PromptInput()
         yield StatusLine()
         yield Footer(compact=True, show_command_palette=False)
 
@@ -164,13 +129,10 @@ class CompleteScreen(Screen[None]):
         elif isinstance(event, wire.EngineFailed):
             self.notify(event.message, severity="error", markup=False, timeout=10)
             if completion.accepts(event.request):
-                completion.finish(None)
-                self._ended()
+                self._cut_off()
         elif isinstance(event, EngineDied):
             self._dead, self._loaded = True, None
-            if completion.streaming:
-                completion.finish(None)
-                self._ended()
+            self._cut_off()
             self.notify(
                 f"{event.message} Your text is safe; F5 starts the engine again.",
                 title="The engine is gone", severity="error", markup=False, timeout=20,
@@ -191,20 +153,15 @@ class CompleteScreen(Screen[None]):
             if command:
                 self._carry_out(command)
                 return
-        except (GptError, ChainError) as error:
+            if self._completion.streaming:
+                raise GenerationError("It is still writing: Esc stops it.")
+            if self._loaded is None:
+                raise GenerationError("No model is ready yet; your prompt is kept.")
+        except (GptError, ChainError, OSError) as error:
             self.notify(str(error), severity="warning", markup=False)
-            self.query_one(PromptInput).text = event.text
+            self.prefill(event.text)
             return
-        if self._completion.streaming:
-            self.notify("It is still writing: Esc stops it.", severity="warning")
-            self.query_one(PromptInput).text = event.text
-            return
-        if self._dead or self._loaded is None:
-            self.notify("No model is ready yet; your prompt is kept.", severity="warning")
-            self.query_one(PromptInput).text = event.text
-            return
-        text = event.text[1:] if event.text.startswith("//") else event.text
-        self._begin(self._completion.start(text))
+        self._begin(self._completion.start(event.text[1:] if event.text.startswith("//") else event.text))
 
     @on(ChainPanel.ChainChanged)
     def _chain_changed(self, event: ChainPanel.ChainChanged) -> None:
@@ -226,14 +183,13 @@ class CompleteScreen(Screen[None]):
 
     @on(PromptInput.EditorRequested)
     def _editor_requested(self, event: PromptInput.EditorRequested) -> None:
-        edited = self._edit(event.text)
-        if edited is not None:
-            self.query_one(PromptInput).text = edited
+        if (edited := self._edit(event.text)) is not None:
+            self.prefill(edited)
 
     def action_stop(self) -> None:
         """Stop at the next token; what came stays."""
         if self._completion.streaming:
-            self.post_message(self.Sent(wire.Cancel()))
+            self.post_message(Sent(wire.Cancel()))
 
     def action_regenerate(self, same_seed: bool) -> None:
         """Write the last completion again."""
@@ -258,7 +214,7 @@ class CompleteScreen(Screen[None]):
 
     def action_open(self) -> None:
         """Choose a checkpoint."""
-        self.post_message(self.CheckpointWanted())
+        self.post_message(CheckpointWanted())
 
     def action_heat(self) -> None:
         """Go to the next way of colouring the tokens."""
@@ -276,34 +232,26 @@ class CompleteScreen(Screen[None]):
 
     def action_restart(self) -> None:
         """Start the engine again."""
-        self.post_message(self.RestartRequested())
+        self.post_message(RestartRequested())
 
     def _carry_out(self, command: SlashCommand) -> None:
-        name, argument, completion = command.name, command.argument, self._completion
-        if name == "new":
-            self.action_new()
-        elif name == "open":
-            self.post_message(self.CheckpointWanted(argument))
-        elif name == "copy":
-            self.action_copy()
-        elif name == "help":
-            self.app.action_help()  # type: ignore[attr-defined]
-        elif name == "quit":
-            self.app.exit()
-        elif name == "save":
-            Path(argument).expanduser().write_text(completion.document.text, encoding="utf-8")
-            self.notify(f"Saved to {argument}.", markup=False)
-        elif name == "seed":
-            completion.fixed_seed = int(argument) if argument else None
-        elif name == "tokens":
-            completion.max_new_tokens = max(1, int(argument))
-            self.post_message(self.SettingChosen("max_new_tokens", completion.max_new_tokens))
-        elif name == "stop":
-            completion.stop = (argument,) if argument else ()
+        pages = {"new": self.action_new, "copy": self.action_copy, "quit": self.app.exit}
+        if command.name in pages:
+            pages[command.name]()
+        elif command.name == "help":
+            self.call_later(self.app.run_action, "help")
+        elif command.name == "open":
+            self.post_message(CheckpointWanted(command.argument))
+        elif command.name == "save":
+            write_text_atomically(Path(command.argument).expanduser(), self._completion.document.text)
+            self.notify(f"Saved to {command.argument}.", markup=False)
         else:
-            chain = Chain.parse(argument) if name == "chain" else with_stage_set(completion.chain, name, argument)
-            self.query_one(ChainPanel).set_chain(chain)
-            self._use_chain(chain)
+            before = self._completion.chain
+            for name, value in self._completion.carry_out(command).items():
+                self.post_message(SettingChosen(name, value))
+            if self._completion.chain != before:
+                self.query_one(ChainPanel).set_chain(self._completion.chain)
+                self._use_chain(self._completion.chain)
         self._show_state()
 
     # --- showing
@@ -311,20 +259,25 @@ class CompleteScreen(Screen[None]):
     def _begin(self, request: wire.Generate) -> None:
         self._newest = None
         self._show_document()
-        self.post_message(self.Sent(request))
+        self.post_message(Sent(request))
         self._show_state()
 
     def _use_chain(self, chain: Chain) -> None:
         self._completion.chain = chain
-        self.post_message(self.SettingChosen("chain", str(chain)))
+        self.post_message(SettingChosen("chain", str(chain)))
         if self._completion.streaming:
-            self.post_message(self.Sent(wire.SwitchChain(str(chain))))
+            self.post_message(Sent(wire.SwitchChain(str(chain))))
+
+    def _cut_off(self) -> None:
+        if self._completion.streaming:
+            self._completion.finish(None)
+            self._ended()
 
     def _ended(self) -> None:
         if self._newest:
             self.query_one(CandidatesPanel).show(self._newest)
         label = self._loaded.label if self._loaded else ""
-        self.post_message(self.CompletionEnded(self._completion, label))
+        self.post_message(CompletionEnded(self._completion, label))
 
     def _show_document(self) -> None:
         self.query_one(TokenView).set_document(list(document_spans(self._completion.document)))
@@ -358,17 +311,7 @@ class CompleteScreen(Screen[None]):
             header.state, header.mood = "writing", "live"
         else:
             header.state, header.mood = doing or ("ready" if loaded else "loading"), "live" if loaded else "state"
-        rate = completion.rate
-        version, versions = completion.timeline.place
-        self.query_one(StatusLine).set_segments(
-            left=[
-                f"{completion.count:>4}/{completion.max_new_tokens} tok",
-                f"{rate:>6,.0f} tok/s" if rate else "     – tok/s",
-                f"context {completion.context:>4}/{loaded.block_size}" if loaded else "context –",
-                f"seed {completion.seed if completion.seed is not None else '–'}",
-            ],
-            right=[f"version {version}/{versions}"] if versions > 1 else [],
-        )
+        self.query_one(StatusLine).set_segments(*completion.numbers(loaded.block_size if loaded else None))
         self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:

@@ -42,12 +42,10 @@ def sample_text(tail: RunTail) -> Text:
 
 def event_lines(tail: RunTail, count: int) -> Text:
     """Return the newest events, newest first, a line each."""
-    lines = [
-        Text(
-            f"{time.strftime('%H:%M:%S', time.localtime(event['time']))}  {event['step']:>7,}  {visible(event['message'])}"
-        )
-        for event in reversed(tail.events[-count:])
-    ]
+    lines = []
+    for event in reversed(tail.events[-count:]):
+        clock = time.strftime("%H:%M:%S", time.localtime(event["time"]))
+        lines.append(Text(f"{clock}  {event['step']:>7,}  {visible(event['message'])}"))
     return Text("\n").join(lines) if lines else Text("events will stand here")
 
 

@@ -30,19 +30,19 @@ class RunsScreen(Screen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "watch", "Watch", priority=True, id="runs.watch"),
-        Binding("t", "talk('')", "Talk to best", id="runs.talk"),
+        Binding("t", "talk('')", "Talk", id="runs.talk"),
         Binding("T", "talk('last')", "Talk to last", show=False, id="runs.talk_last"),
         Binding("r", "resume", "Resume", id="runs.resume"),
         Binding("s", "stop", "Stop", id="runs.stop"),
         Binding("d,delete", "remove", "Delete", id="runs.remove"),
-        Binding("n", "new", "New run", id="runs.new"),
+        Binding("n", "new", "New", id="runs.new"),
     ]
     DEFAULT_CSS = """
     RunsScreen {
         layout: vertical;
         #empty { height: 1fr; content-align: center middle; text-align: center; color: $text-muted; display: none; }
         DataTable { height: 1fr; padding: 0 1; }
-        #detail { height: 2; padding: 0 1; color: $text-muted; border-top: hkey $panel-lighten-2; }
+        #detail { height: 2; padding: 0 1; color: $text-muted; border-top: solid $panel-lighten-2; }
         &.-empty #empty { display: block; }
         &.-empty DataTable, &.-empty #detail { display: none; }
     }

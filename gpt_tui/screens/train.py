@@ -32,14 +32,14 @@ class TrainScreen(Screen[None]):
     """Start, watch, pause, resume, stop, edit a run."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("n", "new", "New run", id="train.new"),
+        Binding("n", "new", "New", id="train.new"),
         Binding("p", "pause", "Pause", id="train.pause"),
         Binding("r", "resume", "Resume", id="train.resume"),
         Binding("s", "stop", "Stop", id="train.stop"),
-        Binding("c", "command('checkpoint')", "Checkpoint", id="train.checkpoint"),
+        Binding("c", "command('checkpoint')", "Save", id="train.checkpoint", tooltip="Save a checkpoint now"),
         Binding("a", "command('sample')", "Sample", id="train.sample"),
         Binding("e", "edit", "Edit", id="train.edit"),
-        Binding("t", "talk", "Talk to it", id="train.talk"),
+        Binding("t", "talk", "Talk", id="train.talk", tooltip="Complete text with its newest checkpoint"),
         Binding("l", "log", "Log scale", show=False, id="train.log"),
         Binding("left_square_bracket", "other(1)", "Older run", show=False, id="train.older"),
         Binding("right_square_bracket", "other(-1)", "Newer run", show=False, id="train.newer"),
@@ -51,8 +51,8 @@ class TrainScreen(Screen[None]):
         #about { height: 1; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis; }
         ProgressLine { height: 1; margin: 0 1; }
         CurveView { height: 1fr; min-height: 6; margin: 0 1; }
-        #sample { height: auto; max-height: 5; padding: 0 1; margin: 0 0; border-top: hkey $panel-lighten-2; }
-        #events { height: auto; max-height: 4; padding: 0 1; color: $text-muted; border-top: hkey $panel-lighten-2; }
+        #sample { height: auto; max-height: 5; padding: 0 1; margin: 0 0; border-top: solid $panel-lighten-2; }
+        #events { height: auto; max-height: 4; padding: 0 1; color: $text-muted; border-top: solid $panel-lighten-2; }
         &.-empty #empty { display: block; }
         &.-empty .run { display: none; }
     }

@@ -1,0 +1,5 @@
+"""python -m gpt_tui: the command line, for a machine where the script is not on the path."""
+
+from gpt_tui.cli import main
+
+main()
