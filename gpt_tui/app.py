@@ -66,12 +66,15 @@ class GptTui(App[int]):
         self._locations = locations
         self._loaded = loaded
         self._settings = loaded.settings
-        self._prompt = prompt
         self._history = History(locations.state / "history.jsonl")
         self._checkpoint = self._settings.checkpoint
         self._interrupted = 0.0
-        self.engine = EngineClient(self._engine_spoke, locations.state / "engine.log")
-        self.complete_page = CompleteScreen(self._first_completion(), self._history.read(), self._copy, self._edit)
+        self.engine = EngineClient(
+            self._engine_spoke, locations.state / "engine.log", shlex.split(self._settings.engine)
+        )
+        self.complete_page = CompleteScreen(
+            self._first_completion(), self._history.read(), self._copy, self._edit, prompt
+        )
         self.train_page = TrainScreen(locations.runs, slow_line="SSH_CONNECTION" in os.environ)
         self.runs_page = RunsScreen(locations.runs)
 
@@ -88,8 +91,6 @@ class GptTui(App[int]):
             self.notify(problem, title="Settings", severity="warning", markup=False, timeout=15)
         self.install_screen(self.train_page, "train")
         self.install_screen(self.runs_page, "runs")
-        if self._prompt:
-            self.complete_page.prefill(self._prompt)
         await self._start_engine()
 
     async def on_unmount(self) -> None:
@@ -152,8 +153,7 @@ class GptTui(App[int]):
         self.engine.send(wire.Load(name, self._settings.device, self._settings.threads))
 
     def _engine_spoke(self, event: wire.Event | EngineDied) -> None:
-        if self.complete_page.is_mounted:
-            self.complete_page.engine_event(event)
+        self.complete_page.engine_event(event)
 
     @on(Sent)
     def _send(self, message: Sent) -> None:

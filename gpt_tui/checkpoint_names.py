@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt_model.errors import CheckpointError, GptError, RunError, did_you_mean
+from gpt_model.errors import CheckpointError, GptError, did_you_mean
 from gpt_model.runs import Run, list_runs
 from gpt_tui.locations import BUNDLED, Locations, bundled_model
 
@@ -27,29 +27,33 @@ def resolve_checkpoint(name: str, locations: Locations) -> ResolvedCheckpoint:
     if not name:
         saved = [each for each in list_checkpoints(locations) if each.label != BUNDLED]
         return max(saved, key=_saved_at) if saved else ResolvedCheckpoint(BUNDLED, bundled_model())
-    run_name, colon, which = name.partition(":")
-    if (locations.models / name / "config.json").is_file() and "/" not in name:
+    try:
+        found = _find(name, locations)
+    except (OSError, RuntimeError) as error:  # a name too long for a path, a directory of others, an unknown ~user
+        raise CheckpointError(f"The checkpoint '{name}' cannot be looked up: {str(error).rstrip('.')}.") from error
+    except CheckpointError:
+        raise
+    except GptError as error:
+        raise CheckpointError(str(error)) from error
+    if found is None:
+        names = {run.name for run in list_runs(locations.runs)} | {each.label for each in list_checkpoints(locations)}
+        hint = did_you_mean(name.partition(":")[0], names)
+        raise CheckpointError(f"There is no checkpoint '{name}': neither a model, nor a run, nor a path.{hint}")
+    return found
+
+
+def _find(name: str, locations: Locations) -> ResolvedCheckpoint | None:
+    run_name, _, which = name.partition(":")
+    if "/" not in name and (locations.models / name / "config.json").is_file():
         return ResolvedCheckpoint(name, locations.models / name)
     if "/" not in run_name and (locations.runs / run_name / "config.toml").is_file():
-        try:
-            return ResolvedCheckpoint(name, Run.open(locations.runs, run_name).checkpoint_path(which))
-        except RunError as error:
-            raise CheckpointError(str(error)) from error
+        return ResolvedCheckpoint(name, Run.open(locations.runs, run_name).checkpoint_path(which))
     if name == BUNDLED:
         return ResolvedCheckpoint(BUNDLED, bundled_model())
-    path = Path(name).expanduser()
-    if path.exists():
-        if (path / "config.toml").is_file() and (path / "checkpoints").is_dir():  # a run's directory
-            try:
-                return ResolvedCheckpoint(path.name, Run.at(path).checkpoint_path())
-            except GptError as error:
-                raise CheckpointError(str(error)) from error
-        return ResolvedCheckpoint(path.name, path.absolute())
-    known = [each.label for each in list_checkpoints(locations)]
-    runs = [run.name for run in list_runs(locations.runs)]
-    asked = run_name if colon else name
-    hint = did_you_mean(asked, {*known, *runs})
-    raise CheckpointError(f"There is no checkpoint '{name}': neither a model, nor a run, nor a path.{hint}")
+    path = Path(name).expanduser().absolute()
+    if (path / "config.toml").is_file() and (path / "checkpoints").is_dir():  # a run's directory
+        return ResolvedCheckpoint(path.name, Run.at(path).checkpoint_path())
+    return ResolvedCheckpoint(path.name, path) if path.exists() else None
 
 
 def list_checkpoints(locations: Locations) -> list[ResolvedCheckpoint]:

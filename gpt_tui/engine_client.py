@@ -66,6 +66,7 @@ class EngineClient:
             self._receive(EngineDied(f"The engine could not be started: {error}."))
             return
         self._reader = asyncio.create_task(self._read(self._process), name="engine events")
+        self._reader.add_done_callback(self._read_ended)
 
     def send(self, message: wire.Request) -> None:
         """Send a request; to a dead engine it is lost, and its death has been told."""
@@ -102,6 +103,11 @@ class EngineClient:
         if process is self._process:
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             self._receive(EngineDied(f"The engine ended ({how}). {self._last_words()}".strip()))
+
+    def _read_ended(self, task: asyncio.Task[None]) -> None:
+        """A fault in whoever receives the events must not look like an engine that has nothing to say."""
+        if not task.cancelled() and (error := task.exception()):
+            self._receive(EngineDied(f"What the engine said could not be shown: {type(error).__name__}: {error}."))
 
     def _last_words(self) -> str:
         with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpt_model.config import ModelConfig, RunConfig, apply_settings, load_preset
 from gpt_model.corpus import find_documents
-from gpt_model.errors import CheckpointError, ConfigError
+from gpt_model.errors import CheckpointError, ConfigError, DataError
 from gpt_model.tokenizer import vocab_size_of
 from gpt_tui.checkpoint_names import resolve_checkpoint
 from gpt_tui.locations import Locations
@@ -60,8 +60,9 @@ def plan_run(
     checkpoint = None
     if init:
         checkpoint = resolve_checkpoint(init, locations)
-        model = _shape_of(checkpoint.path)
-        contradicting = [name for name in sets if name in _SHAPE]
+        model = read_shape(checkpoint.path)
+        asked, _ = apply_settings(model, train, sets)
+        contradicting = [name for name in sets if name in _SHAPE and getattr(asked, name) != getattr(model, name)]
         if contradicting or tokenizer:
             what = contradicting[0] if contradicting else "tokenizer"
             raise ConfigError(f"{what} is fixed by the checkpoint '{init}' that this run starts from; leave it out.")
@@ -79,8 +80,11 @@ def plan_run(
                 f"sequence_length = {train.sequence_length}: it has only block_size = {model.block_size} positions."
             )
         train = dataclasses.replace(train, sequence_length=None)
-    absolute = tuple(str(Path(file).expanduser().absolute()) for file in files)
-    find_documents(absolute)  # missing and empty files are told now, not by a worker later
+    try:
+        absolute = tuple(str(Path(file).expanduser().absolute()) for file in files)
+        find_documents(absolute)  # missing and empty files are told now, not by a worker later
+    except (OSError, RuntimeError) as error:  # somebody else's directory, a name too long, an unknown ~user
+        raise DataError(f"The texts cannot be looked up: {str(error).rstrip('.')}.") from error
     path = str(checkpoint.path) if checkpoint else None
     config = RunConfig(model, train, absolute, spec, path, None if init else chosen)
     notes.append(_estimate(config, has_gpu and train.device in ("auto", "cuda")))
@@ -104,7 +108,7 @@ def _has_gpu() -> bool:
     return Path("/dev/nvidia0").exists() or (os.name == "nt" and shutil.which("nvidia-smi") is not None)
 
 
-def _shape_of(checkpoint: Path) -> ModelConfig:
+def read_shape(checkpoint: Path) -> ModelConfig:
     """Return the shape in a checkpoint's config.json; a .pth does not say it before torch has read it."""
     try:
         table = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
@@ -112,9 +116,9 @@ def _shape_of(checkpoint: Path) -> ModelConfig:
             table["n_layer"], table["n_head"], table["n_embd"], table["n_positions"], table["vocab_size"],
             n_inner=table.get("n_inner"), layer_norm_epsilon=table.get("layer_norm_epsilon", 1e-5),
         )  # fmt: skip
-    except (OSError, ValueError, KeyError, NotADirectoryError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(
-            f"{checkpoint} cannot be started from: it is no checkpoint directory. "
+            f"{checkpoint} is no checkpoint directory, so its shape cannot be read. "
             "Import a .pth first: gpt-tui models import FILE NAME."
         ) from error
 

@@ -6,6 +6,7 @@ Precedence: flag > `GPT_TUI_*` in the environment > ./gpt-tui.toml > the user's 
 import contextlib
 import dataclasses
 import os
+import re
 import time
 import tomllib
 import typing
@@ -16,6 +17,7 @@ from typing import Any
 
 import tomli_w
 
+from gpt_model.config import parse_value
 from gpt_model.errors import ConfigError, did_you_mean
 from gpt_tui.locations import Locations
 from samplers import Chain, ChainError
@@ -39,6 +41,8 @@ class Settings:
     """auto, cpu, cuda or mps."""
     threads: int = 0
     """CPU threads of the engine; 0 leaves the choice to torch."""
+    engine: str = ""
+    """The command that starts the app's engine, such as `ssh gpubox gpt-tui engine`. Empty: here, in this Python."""
     theme: str = "textual-dark"
     """The app's colours; the command palette lists them. ansi-dark and ansi-light use the terminal's own."""
     keymap: Mapping[str, str] = field(default_factory=dict)
@@ -85,14 +89,14 @@ def load_settings(
     origins = dict.fromkeys(setting_types(), "default")
     problems: list[str] = []
     for file in (locations.settings_file, locations.project_file):
-        table, trouble = _read_table(file)
+        text, table, trouble = _read_table(file)
         problems += trouble
         for name, value in table.items():
-            _take(name, value, str(file), values, origins, problems)
+            _take(name, value, str(file), values, origins, problems, place=f"{file}{_line_of(name, text)}")
     for name in setting_types():
-        text = environment.get(f"GPT_TUI_{name.upper()}")
-        if text is not None:
-            _take(name, text, f"environment GPT_TUI_{name.upper()}", values, origins, problems)
+        variable = f"GPT_TUI_{name.upper()}"
+        if variable in environment:
+            _take(name, environment[variable], f"environment {variable}", values, origins, problems)
     for name, value in (flags or {}).items():
         if value is not None:
             values[name] = check_setting(name, value)
@@ -111,22 +115,21 @@ def check_setting(name: str, value: Any) -> Any:
         raise ConfigError(f"There is no setting '{name}'.{did_you_mean(name, types)}")
     kind = types[name]
     checked: Any
-    if kind is str:
-        checked = str(value)
+    if name == "chain" and isinstance(value, list):
+        try:
+            checked = str(Chain.from_toml(value))
+        except (ChainError, TypeError) as error:
+            raise ConfigError(f"chain: {error}") from error
     elif name == "stop":
-        checked = (value,) if isinstance(value, str) else tuple(map(str, value))
-        checked = tuple(stop for stop in checked if stop)
+        if not isinstance(value, str | list | tuple):
+            raise ConfigError(f"stop = {value}: must be a text or a list of texts.")
+        checked = tuple(str(stop) for stop in ([value] if isinstance(value, str) else value) if stop != "")
     elif name == "keymap":
         if not isinstance(value, Mapping):
             raise ConfigError("keymap must be a table of ids and keys; set it in the file (config edit).")
         checked = {str(key): str(keys) for key, keys in value.items()}
-    elif value is None or (isinstance(value, str) and value.strip().lower() in ("", "none") and kind is not int):
-        checked = None
     else:
-        try:
-            checked = int(value)
-        except (TypeError, ValueError):
-            raise ConfigError(f"{name} = {value}: must be a whole number.") from None
+        checked = parse_value(name, "" if value is None else str(value), kind)
     Settings(**{name: checked})  # its own limits
     return checked
 
@@ -141,7 +144,7 @@ def save_setting(locations: Locations, name: str, value: Any) -> None:
     """
     checked = check_setting(name, value)
     file = locations.settings_file
-    table, trouble = _read_table(file)
+    _, table, trouble = _read_table(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if trouble and file.exists():
@@ -156,6 +159,7 @@ def save_setting(locations: Locations, name: str, value: Any) -> None:
 
 def write_text_atomically(file: Path, text: str) -> None:
     """Replace a file in one step: it has the old text or the new one, whatever happens in between."""
+    file = file.resolve()  # a link into somebody's dotfiles stays a link
     staging = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         with staging.open("w", encoding="utf-8") as handle:
@@ -168,22 +172,33 @@ def write_text_atomically(file: Path, text: str) -> None:
             staging.unlink(missing_ok=True)
 
 
-def _read_table(file: Path) -> tuple[dict[str, Any], list[str]]:
+def _read_table(file: Path) -> tuple[str, dict[str, Any], list[str]]:
+    """Return a file's text, its table, and what is wrong with it; a missing file is an empty one."""
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8")), []
+        text = file.read_text(encoding="utf-8")
+        return text, tomllib.loads(text), []
     except FileNotFoundError:
-        return {}, []
+        return "", {}, []
     except tomllib.TOMLDecodeError as error:  # its message ends with "(at line 3, column 7)"
-        return {}, [f"{file} is damaged: {error}. It is left out; mend it with: gpt-tui config edit"]
+        return "", {}, [f"{file} is damaged: {error}. It is left out; mend it with: gpt-tui config edit"]
     except (OSError, UnicodeDecodeError) as error:
-        return {}, [f"{file} cannot be read: {error}. It is left out."]
+        return "", {}, [f"{file} cannot be read: {error}. It is left out."]
+
+
+def _line_of(name: str, text: str) -> str:
+    """Return ", line N" for a key or a table at the top of a TOML text; nothing where it is spelled in another way."""
+    key = re.escape(name)
+    found = re.search(rf"""^[ \t]*(?:["']?{key}["']?[ \t]*[.=]|\[\[?[ \t]*{key}[ \t]*\])""", text, re.MULTILINE)
+    return f", line {text.count(chr(10), 0, found.start()) + 1}" if found else ""
 
 
 def _take(
-    name: str, value: Any, origin: str, values: dict[str, Any], origins: dict[str, str], problems: list[str]
-) -> None:
+    name: str, value: Any, origin: str, values: dict[str, Any], origins: dict[str, str], problems: list[str],
+    place: str = "",
+) -> None:  # fmt: skip
+    """Put a value in force, or tell what is wrong with it and where it stands."""
     try:
         values[name] = check_setting(name, value)
         origins[name] = origin
     except ConfigError as error:
-        problems.append(f"{origin}: {error} It is left out.")
+        problems.append(f"{place or origin}: {error} It is left out.")

@@ -17,11 +17,16 @@ def main() -> None:
         import warnings
 
         warnings.simplefilter("ignore")  # a library's own narration; `complete -v` brings it back
-    for stream in (sys.stdout, sys.stderr):
-        # Text is UTF-8 in a pipe whatever the locale says; a file's name in no encoding passes as the bytes it is.
-        if hasattr(stream, "reconfigure"):
-            encoding = None if stream.isatty() else "utf-8"
-            stream.reconfigure(encoding=encoding, errors="replace" if stream.isatty() else "surrogateescape")
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # started with it closed
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif mode == "w":
+            # A pipe gets UTF-8 whatever the locale says, and a file's name in no encoding as the bytes that it is.
+            terminal = stream.isatty()
+            stream.reconfigure(
+                encoding=None if terminal else "utf-8", errors="replace" if terminal else "surrogateescape"
+            )
     sys.exit(run(sys.argv[1:]))
 
 
@@ -29,20 +34,24 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; what was expected to go wrong is told on standard error."""
     from gpt_tui.cli.root import root
 
+    if instruction := os.environ.get("_GPT_TUI_COMPLETE"):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(root, {}, "gpt-tui", "_GPT_TUI_COMPLETE", instruction)
     try:
-        code = root.main(list(arguments), prog_name="gpt-tui", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        # Not `root.main`, which has an answer of its own to a closed pipe, another one in each version of click.
+        with root.make_context("gpt-tui", list(arguments)) as context:
+            code: int | None = root.invoke(context)
+        sys.stdout.flush()
         return code or 0
-    except click.Abort:
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except (click.Abort, KeyboardInterrupt, EOFError):
+        click.echo(err=True)  # behind the ^C that the terminal shows
         return INTERRUPTED
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except SystemExit as leaving:
-        if isinstance(leaving.__context__, BrokenPipeError):  # click's own answer to a closed pipe
-            return _pipe_closed()
-        raise
     except OSError as error:
         if error.errno == errno.EPIPE:
             return _pipe_closed()

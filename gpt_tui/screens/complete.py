@@ -58,16 +58,24 @@ class CompleteScreen(Screen[None]):
     ]
 
     def __init__(
-        self, completion: Completion, history: list[str], copy: Callable[[str], str], edit: Callable[[str], str | None]
+        self,
+        completion: Completion,
+        history: list[str],
+        copy: Callable[[str], str],
+        edit: Callable[[str], str | None],
+        prompt: str | None = None,
     ) -> None:
         super().__init__()
         self._completion = completion
         self._history = history
         self._copy = copy
         self._edit = edit
+        self._prompt = prompt or ""
         self._loaded: wire.CheckpointLoaded | None = None
         self._dead = False
         self._newest: Token | None = None
+        self._composed = False
+        self._early: list[wire.Event | EngineDied] = []
         self._shown_chain = ""
         self._slow_line = "SSH_CONNECTION" in os.environ
 
@@ -85,13 +93,17 @@ class CompleteScreen(Screen[None]):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
+        self._composed = True
         self.query_one(ChainPanel).set_chain(self._completion.chain)
         self.query_one(PromptInput).set_history(self._history)
+        self.prefill(self._prompt)
         self.query_one(PromptInput).focus()
         # While tokens come, numbers beside the text are news a few times a second, on a slow line once.
         self.set_interval(1.0 if self._slow_line else 0.25, self._refresh_numbers)
         self._show_document()
-        self._show_state()
+        early, self._early = self._early, []
+        for event in early:
+            self.engine_event(event)
 
     def on_resize(self) -> None:
         self.set_class(self.size.width < 72, "-narrow")
@@ -102,6 +114,11 @@ class CompleteScreen(Screen[None]):
         """Whether a completion is streaming."""
         return self._completion.streaming
 
+    @property
+    def document(self) -> Document:
+        """The document on screen."""
+        return self._completion.document
+
     def prefill(self, text: str) -> None:
         """Put a text into the prompt, as a pipe into the program does."""
         self.query_one(PromptInput).text = text
@@ -109,7 +126,10 @@ class CompleteScreen(Screen[None]):
     # --- what the engine says
 
     def engine_event(self, event: wire.Event | EngineDied) -> None:
-        """Take in an event of the engine's."""
+        """Take in an event of the engine's; one that comes before the page is there waits for it."""
+        if not self._composed:
+            self._early.append(event)
+            return
         completion = self._completion
         if isinstance(event, wire.TokenArrived) and completion.accepts(event.request):
             self._show_token(event.token)
@@ -301,6 +321,8 @@ class CompleteScreen(Screen[None]):
                 self.query_one(CandidatesPanel).show(self._newest)
 
     def _show_state(self, doing: str = "") -> None:
+        if not self._composed:
+            return
         completion, loaded = self._completion, self._loaded
         header = self.query_one(HeaderLine)
         if loaded:

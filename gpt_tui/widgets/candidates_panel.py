@@ -52,7 +52,7 @@ class CandidatesPanel(Widget):
         if token is None:
             return [[("why this token", "title")], [("Tab to the text, ← → choose one", "cut")]]
         rows: list[Row] = [
-            [("token ", "title"), (set_cell_size(quoted(_own_text(token)), max(width - 22, 6)), "drawn"),
+            [("token ", "title"), (set_cell_size(quoted(_own_text(token)), max(width - 21, 5)), "drawn"),
              (f" p {share(token.p_model)} → {share(token.p_chain)}", "number")],
             [(f"rank {token.rank + 1}  entropy {token.entropy / log(2):.2f} bits", "number")],
         ]  # fmt: skip

@@ -41,13 +41,13 @@ class _Rows(Widget, can_focus=True):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "row(-1)", "Row above", show=False),
         Binding("down", "row(1)", "Row below", show=False),
-        Binding("left,minus", "nudge(-1)", "− value", key_display="←→"),
+        Binding("left,minus", "nudge(-1)", "Change", key_display="←→"),
         Binding("right,plus,equals_sign", "nudge(1)", "More", show=False),
-        Binding("enter", "type", "Type a value"),
+        Binding("enter", "type", "Type"),
         Binding("space", "switch", "On/off"),
         Binding("shift+up,K", "move(-1)", "Move up", show=False),
-        Binding("shift+down,J", "move(1)", "Move down", key_display="J K"),
-        Binding("x,delete", "remove", "Remove"),
+        Binding("shift+down,J", "move(1)", "Move down", show=False),
+        Binding("x,delete", "remove", "Remove", show=False),
         Binding("a", "add", "Add"),
     ]
     row: reactive[int] = reactive(0)

@@ -38,7 +38,7 @@ class CurveView(Widget):
     CurveView {
         &> .curve--raw { color: $text-muted 60%; }
         &> .curve--smooth { color: $accent; }
-        &> .curve--val { color: $warning; text-style: bold; }
+        &> .curve--val { color: $foreground; text-style: bold; }
         &> .curve--axis { color: $text-muted; }
         &> .curve--mark { color: $text-muted; }
         &> .curve--alarm { color: $error; text-style: bold; }

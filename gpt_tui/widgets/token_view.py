@@ -1,85 +1,93 @@
-"""TokenView: prompt and completion as they stream. Exact text, never markup; O(tail) a token; quiet when idle.
-
-A widget of its own because the stock ones lose spaces and newlines (Markdown) or repaint kilobytes a token.
-"""
+"""TokenView: prompt and completion as one text, exactly as it is, token by token. Knows no engine and no screen."""
 
 import os
-from collections import deque
-from collections.abc import Callable, Sequence
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log, log2
 from typing import ClassVar, Literal
 
 from rich.segment import Segment
 from rich.style import Style
+from textual import events
+from textual.actions import SkipAction
 from textual.binding import Binding, BindingType
-from textual.events import Resize
 from textual.geometry import Region, Size
 from textual.message import Message
 from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
+from textual.timer import Timer
 
 from gpt_model.token_record import Token
-from gpt_tui.widgets.text_layout import TextLayout
+from gpt_tui.widgets.token_heat import HEATS, LEVELS, heat_level
+from gpt_tui.widgets.wrapped_text import Piece, WrappedText
+
+HINT = "Type a prompt below and press Enter: the model goes on from there."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch of text on screen."""
+    """A stretch of the document from one hand."""
 
     text: str
     kind: Literal["prompt", "model", "mark"]
+    """A mark is shown in its place but is no part of the text."""
     token: Token | None = None
-
-
-BUCKETS = 6
-_HEATS: dict[str, tuple[Callable[[Token], float], tuple[float, ...]]] = {
-    # the value of a token, and where the buckets end, from cold to hot
-    "probability": (lambda token: -token.p_model, (-0.8, -0.5, -0.2, -0.05, -0.01)),
-    "surprisal": (lambda token: -log2(max(token.p_model, 1e-30)), (0.3, 1.0, 2.5, 5.0, 8.0)),
-    "entropy": (lambda token: token.entropy / log(2), (0.5, 1.0, 2.0, 3.5, 5.0)),
-    "rank": (lambda token: token.rank, (0, 2, 5, 15, 50)),
-}
+    """What generated it, where that is known."""
 
 
 class TokenView(ScrollView, can_focus=True):
-    """The document. Follows its end while the reader is there; a cursor walks over the model's tokens."""
+    """The document: it wraps at words, follows the end while the reader is there, and can be walked token by token."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("left", "walk(-1)", "Tokens", key_display="←→", tooltip="Walk over the tokens"),
+        Binding("right", "walk(1)", "Next token", show=False),
+        Binding("up", "line(-1)", "Up", show=False),
+        Binding("down", "line(1)", "Down", show=False),
+        Binding("home", "first", "First token, or the top", show=False),
+        Binding("end", "last", "Last token, or follow", show=False),
+        Binding("pageup", "page(-1)", "Page up", show=False),
+        Binding("pagedown", "page(1)", "Page down", show=False),
+        Binding("escape", "leave", "Leave the tokens", show=False),
+    ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "token--prompt", "token--model", "token--mark", "token--cursor",
-        *(f"token--heat-{bucket}" for bucket in range(BUCKETS)),
-    }  # fmt: skip
+        *(f"token-view--{name}" for name in ("prompt", "model", "mark", "special", "cursor", "hint", "more")),
+        *(f"token-view--heat-{level}" for level in range(LEVELS)),
+    }
+    # A scroll bar would be laid out and sent again with every new line; a word at the end of the view does instead.
     DEFAULT_CSS = """
     TokenView {
-        overflow-x: hidden;
-        overflow-y: auto;
-        scrollbar-gutter: stable;
-        scrollbar-size-vertical: 1;
-        background: $background;
-        &> .token--prompt { color: $text-accent; text-style: bold; }
-        &> .token--model { color: $foreground; }
-        &> .token--mark { color: $text-muted; text-style: dim; }
-        &> .token--cursor { text-style: reverse; }
-        &> .token--heat-0 { background: $background; }
-        &> .token--heat-1 { background: $accent 12%; }
-        &> .token--heat-2 { background: $accent 28%; }
-        &> .token--heat-3 { background: $warning 28%; }
-        &> .token--heat-4 { background: $warning 50%; }
-        &> .token--heat-5 { background: $error 65%; }
+        overflow: hidden hidden;
+        & > .token-view--prompt { color: $text-accent; text-style: bold; }
+        & > .token-view--model { color: $foreground; }
+        & > .token-view--mark { color: $text-disabled; text-style: not bold; }
+        & > .token-view--special { color: $text-warning; }
+        & > .token-view--hint { color: $text-muted; }
+        & > .token-view--more { color: $accent; background: $panel; }
+        & > .token-view--cursor { text-style: reverse; }
+        & > .token-view--heat-1 { background: $warning 12%; }
+        & > .token-view--heat-2 { background: $warning 24%; }
+        & > .token-view--heat-3 { background: $warning 36%; }
+        & > .token-view--heat-4 { background: $warning 50%; }
+        & > .token-view--heat-5 { background: $warning 66%; }
+        &:ansi, &:nocolor {
+            & > .token-view--mark, & > .token-view--hint { text-style: dim; }
+            & > .token-view--special { text-style: underline; }
+            & > .token-view--heat-0 { background: transparent; text-style: dim; }
+            & > .token-view--heat-1 { background: transparent; }
+            & > .token-view--heat-2 { background: transparent; text-style: bold; }
+            & > .token-view--heat-3 { background: transparent; text-style: underline; }
+            & > .token-view--heat-4 { background: transparent; text-style: bold underline; }
+            & > .token-view--heat-5 { background: transparent; text-style: reverse; }
+        }
     }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "cursor(-1)", "Token before", show=False),
-        Binding("right", "cursor(1)", "Token after", show=False),
-        Binding("home", "cursor_to(0)", "First token", show=False),
-        Binding("end", "cursor_to(-1)", "Last token, and follow", show=False),
-    ]
 
+    cursor: reactive[int | None] = reactive(None, repaint=False)
+    """Which of the model's tokens the cursor is on, from 0; None while nobody walks over them."""
     heat: reactive[str] = reactive("off")
-    """What colours the tokens: off, probability, surprisal, entropy or rank."""
-    cursor: reactive[int | None] = reactive(None)
-    """Which of the spans with a token is under the cursor."""
+    """What tints the tokens: one of HEATS."""
 
     @dataclass
     class TokenHighlighted(Message):
@@ -87,17 +95,17 @@ class TokenView(ScrollView, can_focus=True):
 
         token: Token
 
-    def __init__(self) -> None:
+    def __init__(self, hint: str = HINT) -> None:
         super().__init__()
+        self._hint = hint
         self._spans: list[Span] = []
-        self._tokens: list[int] = []  # places of the spans that have a token
-        self._pending: deque[Span] = deque()
-        self._layout = TextLayout(80)
-        slow = "SSH_CONNECTION" in os.environ
-        self._frame = 1 / 12 if slow else 1 / 30
-        self._jump = slow  # a third of a page at once: one repaint instead of one a line
+        self._tokens: list[int] = []  # the spans that have a token
+        self._pending: list[Span] = []
+        self._wrapped = WrappedText(80)  # until the layout is known
         self._following = True
-        self._draining = False
+        self._interval = 1 / 12 if "SSH_CONNECTION" in os.environ else 1 / 30
+        self._drawn_at = 0.0
+        self._timer: Timer | None = None
 
     # --- the document
 
@@ -106,142 +114,239 @@ class TokenView(ScrollView, can_focus=True):
         """The exact text of prompt and completion, marks left out."""
         return "".join(span.text for span in (*self._spans, *self._pending) if span.kind != "mark")
 
+    @property
+    def following(self) -> bool:
+        """Whether the view stays at the end of the text as it grows: while the reader is there and inspects nothing."""
+        return self._following and self.cursor is None
+
     def clear(self) -> None:
-        """Show nothing."""
-        self.set_document(())
+        """Show an empty document."""
+        self.set_document([])
 
     def set_document(self, spans: Sequence[Span]) -> None:
-        """Show these spans and nothing else."""
+        """Show another document, from its end."""
         self._pending.clear()
         self._spans = list(spans)
         self._tokens = [place for place, span in enumerate(self._spans) if span.token is not None]
-        self.cursor = None
+        self.set_reactive(TokenView.cursor, None)
         self._following = True
-        self._lay_out()
+        self._wrap_again()
 
     def append(self, span: Span) -> None:
-        """Add a span at the end. Spans are drawn together, a few tens of times a second at most."""
+        """Add a span at the end; it is drawn with others that come within a frame."""
         self._pending.append(span)
-        if not self._draining:
-            self._draining = True
-            self.set_timer(self._frame, self.flush)
+        if self._timer is not None or not self.is_mounted:
+            return
+        wait = self._drawn_at + self._interval - time.monotonic()
+        if wait <= 0:
+            self.flush()
+        else:
+            self._timer = self.set_timer(wait, self.flush)
 
     def flush(self) -> None:
         """Draw what was appended."""
-        self._draining = False
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
         if not self._pending:
             return
-        first = self._layout.line_count
-        while self._pending:
-            span = self._pending.popleft()
+        self._drawn_at = time.monotonic()
+        wrapped, was_empty = self._wrapped, not self._spans
+        first = len(wrapped.lines) - 1
+        before, taken, more = _text_of(wrapped.lines[first]), wrapped.column, self._lines_below
+        for span in self._pending:
             if span.token is not None:
                 self._tokens.append(len(self._spans))
-            first = min(first, self._layout.add(span.text, len(self._spans)))
             self._spans.append(span)
-        self._grown(first)
+            wrapped.append(span.text, span.kind == "mark")
+        self._pending.clear()
+        self._grow()
+        if was_empty:
+            self.refresh()
+            return
+        # A line is sent from its beginning; what is spared is its empty end.
+        if before != _text_of(wrapped.lines[first]):
+            self._refresh_cells(first, max(taken, wrapped.cells(first)))
+        for line in range(first + 1, len(wrapped.lines)):
+            self._refresh_cells(line, wrapped.cells(line))
+        if more <= 0 < self._lines_below:
+            self._refresh_cells(self.scroll_offset.y + self.size.height - 1, self.size.width)
 
-    def _lay_out(self) -> None:
-        self._layout = TextLayout(self.scrollable_content_region.width or 80)
-        for owner, span in enumerate(self._spans):
-            self._layout.add(span.text, owner)
-        self._set_height(self._layout.line_count)
-        if self._following:
-            self.scroll_to(y=self._end_scroll(), animate=False, force=True)
-        self.refresh()
+    def _refresh_cells(self, line: int, end: int) -> None:
+        y = line - self.scroll_offset.y
+        if end and 0 <= y < self.size.height:
+            self.refresh(Region(0, y, end, 1))
 
-    def _grown(self, first: int) -> None:
-        """Repaint from the first changed line on, and go along with the end."""
-        lines, height = self._layout.line_count, self.scrollable_content_region.height
-        top = self.scroll_offset.y
-        if self._following and lines > top + height:
-            target = max(lines - height + (height // 3 if self._jump else 0), 0)
-            self._set_height(max(lines, target + height))
-            self.scroll_to(y=target, animate=False, force=True)
-        else:
-            self._set_height(max(lines, self.virtual_size.height))
-            self.refresh(Region(0, first - top, self.size.width, lines - first))
+    def _grow(self) -> None:
+        """Make room for new lines: a third of a page at once, since every scroll repaints the whole view."""
+        page, lines = self.scrollable_content_region.height, len(self._wrapped.lines)
+        if lines > max(page, self.virtual_size.height):
+            self._following = self.following
+            self._set_height(lines + page // 3)
+            if self._following:
+                self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
 
     def _set_height(self, lines: int) -> None:
-        size = Size(self.scrollable_content_region.width, lines)
-        if size != self.virtual_size:
-            self.virtual_size = size
+        # Without scroll bars nothing else depends on it: no new layout, no repaint.
+        self.set_reactive(TokenView.virtual_size, Size(0, lines))
 
-    def _end_scroll(self) -> int:
-        return max(self._layout.line_count - self.scrollable_content_region.height, 0)
+    @property
+    def allow_vertical_scroll(self) -> bool:
+        """It scrolls without showing a bar."""
+        return True
 
-    # --- what the reader does
+    @property
+    def _lines_below(self) -> int:
+        return len(self._wrapped.lines) - self.scroll_offset.y - self.size.height
 
-    def on_resize(self, event: Resize) -> None:
-        if self._layout.width != max(self.scrollable_content_region.width, 2):
-            self._lay_out()
-
-    def watch_scroll_y(self, old: float, new: float) -> None:
-        """Follow the end only while the reader is there."""
-        super().watch_scroll_y(old, new)
-        self._following = new >= self._end_scroll()
-
-    def action_cursor(self, by: int) -> None:
-        """Move the cursor over the tokens; the first press puts it on the last one."""
-        if self._tokens:
-            last = len(self._tokens) - 1
-            self.cursor = last if self.cursor is None else min(max(self.cursor + by, 0), last)
-
-    def action_cursor_to(self, place: int) -> None:
-        """Go to the first token, or to the end and follow it."""
-        if place < 0:
-            self.cursor = None
-            self._following = True
-            self.scroll_to(y=self._end_scroll(), animate=False)
-        elif self._tokens:
-            self.cursor = 0
-
-    def watch_cursor(self, cursor: int | None) -> None:
-        """Bring the token into view and tell about it."""
-        if cursor is not None:
-            owner = self._tokens[cursor]
-            line, top = self._layout.line_of(owner), self.scroll_offset.y
-            height = self.scrollable_content_region.height
-            if not top <= line < top + height:
-                self.scroll_to(y=max(line - height // 2, 0), animate=False)
-            token = self._spans[owner].token
-            if token is not None:
-                self.post_message(self.TokenHighlighted(token))
+    def _wrap_again(self) -> None:
+        following, region = self.following, self.scrollable_content_region
+        # The last column is left for the space or newline at which a full line ends, so that the cursor can show it.
+        self._wrapped = WrappedText(region.width - 1)
+        for span in self._spans:
+            self._wrapped.append(span.text, span.kind == "mark")
+        self._set_height(len(self._wrapped.lines))
+        if following:
+            self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
         self.refresh()
 
-    def watch_heat(self) -> None:
-        self.refresh()
+    def on_mount(self) -> None:
+        self.flush()
+
+    def on_resize(self) -> None:
+        if self._wrapped.width != max(self.scrollable_content_region.width - 1, 1):
+            self._wrap_again()
+        elif self.following:
+            self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        self._following = round(new_value) >= self.max_scroll_y
 
     # --- drawing
 
     def render_line(self, y: int) -> Strip:
-        base = self.rich_style
-        width = self.scrollable_content_region.width
-        runs = self._layout.line(y + self.scroll_offset.y)
-        segments = [Segment(text, base + self._style(owner)) for text, owner in runs if text]
-        return Strip(segments).adjust_cell_length(width, base)
+        """Return a line of what is in view."""
+        base, line = self.rich_style, y + self.scroll_offset.y
+        if not self._spans:
+            hint = Segment(self._hint if y == 0 else "", self.get_component_rich_style("token-view--hint"))
+            return Strip([hint]).adjust_cell_length(self.size.width, base)
+        pieces = self._wrapped.lines[line] if line < len(self._wrapped.lines) else []
+        under_cursor = None if self.cursor is None else self._tokens[self.cursor]
+        segments: list[Segment] = []
+        for place, piece in enumerate(pieces):
+            style = self._piece_style(piece, under_cursor)
+            if piece.text:
+                segments.append(Segment(piece.text, style))
+            elif piece.span == under_cursor and place == len(pieces) - 1:
+                segments.append(Segment(" ", style))  # a newline or the space at which the line was broken
+        strip = Strip(segments).adjust_cell_length(self.size.width, base).simplify()
+        if y == self.size.height - 1 and self._lines_below > 0:
+            more = Segment(" ↓ more ", self.get_component_rich_style("token-view--more"))
+            strip = Strip.join([strip.crop(0, self.size.width - more.cell_length), Strip([more])])
+        return strip
 
-    def _style(self, owner: int) -> Style:
-        span = self._spans[owner]
-        style = self.get_component_rich_style(f"token--{span.kind}", partial=True)
-        if span.token is not None and self.heat in _HEATS:
-            value, ends = _HEATS[self.heat]
-            bucket = sum(value(span.token) > end for end in ends)
-            style += _plain_heat(bucket) if self.app.no_color else self._heat_style(bucket)
-        if self.cursor is not None and self._tokens[self.cursor] == owner:
-            style += self.get_component_rich_style("token--cursor", partial=True)
-        return style
+    def _piece_style(self, piece: Piece, under_cursor: int | None) -> Style:
+        span = self._spans[piece.span]
+        names = [f"token-view--{span.kind}"]
+        if span.token is not None and self.heat != "off":
+            names.append(f"token-view--heat-{heat_level(span.token, self.heat)}")
+        if piece.special:
+            names.append("token-view--special")
+        if piece.span == under_cursor:
+            names.append("token-view--cursor")
+        return self.get_component_rich_style(*names)
 
-    def _heat_style(self, bucket: int) -> Style:
-        return Style(bgcolor=self.get_component_rich_style(f"token--heat-{bucket}").bgcolor)
+    # --- the cursor
+
+    def validate_cursor(self, cursor: int | None) -> int | None:
+        """Keep the cursor on a token."""
+        if cursor is None or not self._tokens:
+            return None
+        return min(max(cursor, 0), len(self._tokens) - 1)
+
+    def validate_heat(self, heat: str) -> str:
+        """Refuse what is no heat."""
+        if heat not in HEATS:
+            raise ValueError(f"'{heat}' is no heat: choose one of {', '.join(HEATS)}.")
+        return heat
+
+    def watch_cursor(self, old: int | None, new: int | None) -> None:
+        """Redraw where the cursor was and is, bring it into view, and say on which token it is."""
+        for cursor in (old, new):
+            if cursor is not None and cursor < len(self._tokens):
+                for line in self._wrapped.lines_of(self._tokens[cursor]):
+                    self._refresh_cells(line, self.size.width)
+        if new is None:
+            return
+        lines = self._wrapped.lines_of(self._tokens[new])
+        top, page = self.scroll_offset.y, self.scrollable_content_region.height
+        if not top <= lines[0] < top + page:
+            self.scroll_to(y=lines[0] - page // 3, animate=False)
+        token = self._spans[self._tokens[new]].token
+        if token is not None:
+            self.post_message(self.TokenHighlighted(token))
+
+    def action_walk(self, by: int) -> None:
+        """Go to the next token; from outside, to the last one or the first in view."""
+        if self.cursor is not None:
+            self.cursor += by
+        elif by < 0:
+            self.cursor = len(self._tokens) - 1
+        else:
+            self.cursor = self._token_near(self.scroll_offset.y, 0)
+
+    def action_line(self, by: int) -> None:
+        """Go to the token above or below; without a cursor, scroll."""
+        if self.cursor is None:
+            self.scroll_relative(y=by, animate=False)
+            return
+        span = self._tokens[self.cursor]
+        line = self._wrapped.lines_of(span)[0]
+        self.cursor = self._token_near(line + by, self._wrapped.column_of(line, span))
+
+    def action_first(self) -> None:
+        """Go to the first token; without a cursor, to the top."""
+        if self.cursor is None:
+            self.scroll_home(animate=False)
+        else:
+            self.cursor = 0
+
+    def action_last(self) -> None:
+        """Go to the last token; from there, or without a cursor, follow the end of the text."""
+        last = len(self._tokens) - 1
+        if self.cursor is not None and self.cursor < last:
+            self.cursor = last
+        else:
+            self.cursor = None
+            self.scroll_to(y=self.max_scroll_y, animate=False)
+
+    def action_page(self, by: int) -> None:
+        """Scroll a page."""
+        self.scroll_relative(y=by * max(self.scrollable_content_region.height - 1, 1), animate=False)
+
+    def action_leave(self) -> None:
+        """Leave the tokens; Escape is somebody else's when nobody walks over them."""
+        if self.cursor is None:
+            raise SkipAction()
+        self.cursor = None
+
+    def on_click(self, event: events.Click) -> None:
+        """Put the cursor on the token that was clicked."""
+        offset = event.get_content_offset(self)
+        if offset is not None and self._tokens:
+            self.cursor = self._token_near(offset.y + self.scroll_offset.y, offset.x)
+
+    def _token_near(self, line: int, column: int) -> int:
+        """Return the token at a cell, or the next one after it."""
+        line = min(max(line, 0), len(self._wrapped.lines) - 1)
+        span = self._wrapped.span_at(line, column)
+        while span is None and line < len(self._wrapped.lines) - 1:
+            line += 1
+            span = self._wrapped.span_at(line, 0)
+        last = len(self._tokens) - 1
+        return last if span is None else min(bisect_left(self._tokens, span), last)
 
 
-def _plain_heat(bucket: int) -> Style:
-    """Return a heat that needs no colour."""
-    return (
-        Style(dim=True),
-        Style(),
-        Style(bold=True),
-        Style(underline=True),
-        Style(bold=True, underline=True),
-        Style(reverse=True),
-    )[bucket]
+def _text_of(line: list[Piece]) -> str:
+    return "".join(piece.text for piece in line)

@@ -1,0 +1,83 @@
+"""Options and arguments that several commands share, and what the shell completes for them."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def settings_options(command: Decorated) -> Decorated:
+    """Add the options that stand for a setting each, under the setting's own name."""
+    command = compute_options(command)
+    for option in reversed((
+        click.option(
+            "-m", "--checkpoint", metavar="CHECKPOINT", shell_complete=complete_checkpoint,
+            help="A path, a model, RUN, RUN:best, RUN:last or RUN:STEP.  [setting, else the newest]",
+        ),
+        click.option(
+            "-s", "--chain", metavar="CHAIN", shell_complete=complete_chain,
+            help="Stages, such as top_k=40,temperature=0.8.  [setting]",
+        ),
+        click.option(
+            "--seed", type=click.IntRange(min=0), metavar="N", help="Seed of the draws.  [setting, else a new one]"
+        ),
+        click.option(
+            "--max-new-tokens", type=click.IntRange(min=1), metavar="N", help="Tokens of a completion.  [setting]"
+        ),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def compute_options(command: Decorated) -> Decorated:
+    """Add what says where to compute."""
+    threads = click.option(
+        "--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0: torch chooses.  [setting]"
+    )
+    return click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.  [setting]")(threads(command))
+
+
+tokenizer_option = click.option(
+    "--tokenizer", type=click.Choice(["gpt2", "bytes"]), help="For a checkpoint that brings none of its own."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+
+
+def checkpoint_argument(command: Decorated) -> Decorated:
+    """Add a required CHECKPOINT."""
+    return click.argument("checkpoint", shell_complete=complete_checkpoint)(command)
+
+
+def run_argument(command: Decorated) -> Decorated:
+    """Add a required RUN."""
+    return click.argument("run_name", metavar="RUN", shell_complete=complete_run)(command)
+
+
+def complete_run(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the runs whose names begin so."""
+    from gpt_model.runs import list_runs
+    from gpt_tui.locations import find_locations
+
+    names = [run.name for run in list_runs(find_locations().runs)]
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+def complete_checkpoint(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the checkpoints whose names begin so; the shell adds paths."""
+    from gpt_tui.checkpoint_names import list_checkpoints
+    from gpt_tui.locations import find_locations
+
+    labels = [each.label for each in list_checkpoints(find_locations())]
+    found = [CompletionItem(label) for label in labels if label.startswith(incomplete)]
+    return found or [CompletionItem(incomplete, type="file")]
+
+
+def complete_chain(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the chains with one stage more whose name begins so; no stage is imported."""
+    from samplers import stage_names
+
+    before, comma, begun = incomplete.rpartition(",")
+    return [CompletionItem(f"{before}{comma}{name}") for name in stage_names() if name.startswith(begun)]
