@@ -53,7 +53,7 @@ def plan_run(
     has_gpu = _has_gpu()
     chosen = preset or ("gpt2" if has_gpu else "gpt-micro")
     start = load_preset(chosen)
-    notes = [] if preset or init else [f"Preset {chosen}: {start.summary}."]
+    notes = []
     model, train = start.model, start.train
     if "vocab_size" in sets:
         raise ConfigError("vocab_size is the tokenizer's: choose it with --tokenizer, such as bpe:1024.")
@@ -87,6 +87,9 @@ def plan_run(
         raise DataError(f"The texts cannot be looked up: {str(error).rstrip('.')}.") from error
     path = str(checkpoint.path) if checkpoint else None
     config = RunConfig(model, train, absolute, spec, path, None if init else chosen)
+    if not (preset or init):
+        why = "there is a GPU" if has_gpu else "there is no GPU"
+        notes.append(f"Preset {chosen}, because {why}: {model.parameter_count / 1e6:.3g} M parameters, {spec}.")
     notes.append(_estimate(config, has_gpu and train.device in ("auto", "cuda")))
     if not absolute:
         notes.append("Text: the documentation that comes with Python.")
@@ -132,7 +135,7 @@ def _estimate(config: RunConfig, gpu: bool) -> str:
     )
     cores = train.threads or os.cpu_count() or 1
     seconds = tokens * per_token / (_GPU_FLOPS if gpu else _CPU_FLOPS * cores) + (0.005 if gpu else _STEP_OVERHEAD)
-    where = "a GPU" if gpu else f"{cores} CPU cores"
+    where = "a GPU" if gpu else f"{cores} CPU core{'s' if cores > 1 else ''}"
     return f"About {_duration(seconds * train.max_steps)} for {train.max_steps:,} steps on {where} (an estimate)."
 
 
@@ -140,4 +143,4 @@ def _duration(seconds: float) -> str:
     for size, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
         if seconds >= 1.5 * size:
             return f"{seconds / size:,.0f} {unit}"
-    return f"{max(seconds, 1):.0f} seconds"
+    return f"{seconds:.0f} seconds" if seconds >= 1.5 else "a second"

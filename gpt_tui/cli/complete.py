@@ -57,10 +57,7 @@ def complete(
     settings = loaded.settings
     for problem in loaded.problems:
         tell(problem)
-    seed = settings.seed
-    if seed is None:
-        seed = secrets.randbelow(2**31)
-        tell(f"seed {seed}")
+    seed = secrets.randbelow(2**31) if settings.seed is None else settings.seed
     checkpoint = resolve_checkpoint(settings.checkpoint, locations)
 
     from gpt_model.checkpoint import load_model_and_tokenizer
@@ -79,8 +76,8 @@ def complete(
         ids, chain, seed, samples, settings.max_new_tokens, settings.stop, ignore_end_of_text,
         candidates=10 if jsonl else 1,
     )  # fmt: skip
-    if verbose:
-        tell(f"checkpoint {checkpoint.label} ({checkpoint.path}) on {model.device}; chain {chain}; seed {seed}")
+    if settings.seed is None:
+        tell(f"seed {seed}")
     writer: Writer
     if jsonl:
         writer = JsonLinesWriter(sys.stdout)
@@ -94,6 +91,8 @@ def complete(
     faults: set[str] = set()
     began = time.perf_counter()
     with Interrupts() as interrupts:
+        if verbose:
+            tell(f"checkpoint {checkpoint.label} ({checkpoint.path}) on {model.device}; chain {chain}; seed {seed}")
         for event in engine.generate(request, cancel=interrupts.event):
             if isinstance(event, Token):
                 writer.token(event)

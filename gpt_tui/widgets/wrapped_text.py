@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rich.cells import get_character_cell_size
+from rich.cells import cell_len, get_character_cell_size
 
 from gpt_tui.widgets.visible_text import picture
 
@@ -43,13 +43,17 @@ class WrappedText:
         """How many cells of the last line are taken."""
 
     def append(self, text: str, mark: bool = False) -> None:
-        """Lay out the next span; only the last line and lines after it change. A line may break around a mark."""
+        """Lay out the next span; only the last line and lines after it change. A mark is kept whole where it fits."""
         span = len(self._starts)
         self._starts.append(len(self.lines) - 1)
-        if not text:
+        if mark:
+            self._make_room(cell_len(text), breaks_before=True)
+        elif not text:
             self._add(Piece("", 0, span))
         for unit in _UNITS.findall(text):
-            if unit == "\n":
+            if mark:
+                self._place_word(unit, span)
+            elif unit == "\n":
                 self._add(Piece("", 0, span))
                 self._new_line()
             elif unit == " ":
@@ -59,7 +63,9 @@ class WrappedText:
                 cells = min(TAB - self.column % TAB, self.width - self.column)
                 self._add(Piece(" " * cells, cells, span, breaks=True))
             else:
-                self._place_word(unit, span, mark)
+                self._place_word(unit, span)
+        if mark:
+            self._add(Piece("", 0, span, breaks=True))
 
     def cells(self, line: int) -> int:
         """Return how many cells of a line are taken."""
@@ -106,7 +112,7 @@ class WrappedText:
         self._make_room(1, breaks_before=True)
         self._add(Piece(" ", 1, span, breaks=True))
 
-    def _place_word(self, text: str, span: int, mark: bool) -> None:
+    def _place_word(self, text: str, span: int) -> None:
         shown = picture(text) if len(text) == 1 else None
         cells = len(text) if len(text) > 1 else get_character_cell_size(text)
         special = shown is not None
@@ -116,12 +122,12 @@ class WrappedText:
             self._attach(text, span)
             return
         wide = cells == 2 and len(text) == 1  # scripts of wide characters break between any two
-        self._make_room(cells, breaks_before=mark or wide)
+        self._make_room(cells, breaks_before=wide)
         while cells > (room := self.width - self.column):
             self._add(Piece(text[:room], room, span, special))
             self._new_line()
             text, cells = text[room:], cells - room
-        self._add(Piece(text, cells, span, special, breaks=mark or wide))
+        self._add(Piece(text, cells, span, special, breaks=wide))
 
     def _attach(self, accent: str, span: int) -> None:
         """Put a character without width of its own on the one before it."""
@@ -136,7 +142,7 @@ class WrappedText:
 
     def _make_room(self, cells: int, breaks_before: bool) -> None:
         """Begin a new line where so many cells do not fit, and take an unfinished word along."""
-        if self.column + cells <= self.width:
+        if self.column == 0 or self.column + cells <= self.width:
             return
         line = self.lines[-1]
         start = len(line)

@@ -4,28 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_lines import Cli, Outcome, Start
 
 from gpt_model.runs import ALIVE, list_runs
 from gpt_tui.cli import run
 from gpt_tui.locations import Locations
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command line left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Cli = Callable[..., Outcome]
-Start = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
@@ -77,4 +64,7 @@ def start(place: Locations) -> Iterator[Start]:
     yield start_it
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream:
+                stream.close()

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 import pytest
@@ -27,33 +28,37 @@ def wait_until() -> Callable[[Pilot, Callable[[], Any]], Awaitable[None]]:
 
 
 class Around(App[None]):
-    """An app with one widget that keeps every message that the widget's own class posted."""
+    """An app with one widget. It keeps every message that the widget's own class defines."""
 
     ENABLE_COMMAND_PALETTE: ClassVar[bool] = False
 
-    def __init__(self, widget: Widget, css: str = "", ansi: bool = False) -> None:
-        type(self).CSS = css
+    def __init__(self, widget: Widget, theme: str = "textual-dark", css: str = "") -> None:
         super().__init__()
         self.widget = widget
-        self.posted: list[Message] = []
-        if ansi:
-            self.theme = "ansi-dark"
+        self.theme = theme
+        self.posted: list[Any] = []
+        self.stylesheet.add_source(css)
 
     def compose(self) -> ComposeResult:
         yield self.widget
 
-    async def on_event(self, event: Any) -> None:
-        await super().on_event(event)
-
-    async def _on_message(self, message: Message) -> None:
-        if type(message).__qualname__.startswith(f"{type(self.widget).__name__}."):
+    def hear(self, message: Message) -> None:
+        """Keep a message; it passes here once for every node that it reaches."""
+        own = type(message).__qualname__.startswith(f"{type(self.widget).__name__}.")
+        if own and not any(message is each for each in self.posted):
             self.posted.append(message)
-        await super()._on_message(message)
 
     def lines(self) -> list[str]:
         """What the widget shows, line by line."""
-        height = self.widget.size.height
-        return [self.widget.render_line(y).text for y in range(height)]
+        return [self.widget.render_line(y).text for y in range(self.widget.size.height)]
+
+    @asynccontextmanager
+    async def running(self, size: tuple[int, int] = (40, 12)) -> AsyncIterator[Pilot[None]]:
+        """Run the app, the widget focused where it can be."""
+        async with self.run_test(size=size, message_hook=self.hear) as pilot:
+            self.widget.focus()
+            await pilot.pause()
+            yield pilot
 
 
 @pytest.fixture
