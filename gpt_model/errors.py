@@ -12,7 +12,6 @@ Every message is whole sentences for a person; no caller adds to it. Anything th
 and is never swallowed.
 """
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -45,9 +44,7 @@ class GenerationError(GptError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest of `known`, or the whole list when nothing is near."""
-    names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if near:
-        return f" Did you mean '{near[0]}'?"
-    return f" Known: {', '.join(names)}."
+    """Return " Did you mean 'x'?" for the nearest of `known`, or a list of them when nothing is near."""
+    from samplers.errors import nearest  # here, because the command line imports this module for `--help` too
+
+    return nearest(word, known)

@@ -36,8 +36,8 @@ def resolve_checkpoint(name: str, locations: Locations) -> ResolvedCheckpoint:
     except GptError as error:
         raise CheckpointError(str(error)) from error
     if found is None:
-        names = {run.name for run in list_runs(locations.runs)} | {each.label for each in list_checkpoints(locations)}
-        hint = did_you_mean(name.partition(":")[0], names)
+        known = [run.name for run in list_runs(locations.runs)] + [each.label for each in list_checkpoints(locations)]
+        hint = did_you_mean(name.partition(":")[0], {each.partition(":")[0] for each in known})
         raise CheckpointError(f"There is no checkpoint '{name}': neither a model, nor a run, nor a path.{hint}")
     return found
 

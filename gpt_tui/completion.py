@@ -119,7 +119,7 @@ class Completion:
         left = [
             f"{self.count:>4}/{self.max_new_tokens} tok",
             f"{rate:>6,.0f} tok/s" if rate else "     – tok/s",
-            f"context {self.context:>4}/{block_size or '–'}",
+            f"context {min(self.context, block_size or 0):>4}/{block_size or '–'}",
             f"seed {self.seed if self.seed is not None else '–'}",
         ]
         version, versions = self.timeline.place

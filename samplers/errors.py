@@ -4,14 +4,20 @@ import difflib
 from collections.abc import Iterable
 
 
+_LISTED = 12
+
+
 class ChainError(ValueError):
     """A chain that cannot be: the message is a sentence that says what and where."""
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the nearest of `known`, or all of them when nothing is near."""
+    """Return " Did you mean 'x'?" for the nearest of `known`, or a list of them when nothing is near."""
     names = sorted(known)
     if not names:
-        return " It has none."
+        return " There are none."
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(names)}."
+    if near:
+        return f" Did you mean '{near[0]}'?"
+    rest = f" and {len(names) - _LISTED} others" if len(names) > _LISTED else ""
+    return f" Known: {', '.join(names[:_LISTED])}{rest}."

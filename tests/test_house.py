@@ -18,9 +18,9 @@ def sources() -> list[Path]:
 
 def imported_by(code: str) -> set[str]:
     """Return the modules in a fresh interpreter after running some code."""
-    script = f"{code}\nimport sys; print('\\n'.join(sys.modules), file=sys.__stdout__)"
+    script = f"{code}\nimport sys; print('MODULES', *sys.modules, file=sys.__stdout__)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
-    return set(done.stdout.split())
+    return set(done.stdout.rpartition("MODULES")[2].split())
 
 
 @pytest.mark.parametrize(

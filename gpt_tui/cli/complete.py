@@ -25,7 +25,7 @@ from samplers import Chain
 @click.argument("prompt", required=False)
 @click.option("-f", "--file", metavar="FILE", help="Read the prompt from a file; - is standard input.")
 @settings_options
-@click.option("-n", "--samples", type=click.IntRange(min=1), default=1, help="Continuations; the i-th has seed + i.")
+@click.option("-n", "--samples", type=click.IntRange(min=1), default=1, metavar="N", help="Continuations.  [1]")
 @click.option("--stop", multiple=True, metavar="TEXT", help="A text that ends the completion; repeatable.  [setting]")
 @click.option("--ignore-end-of-text", is_flag=True, help="Go on after the end-of-text token.")
 @click.option("--echo", is_flag=True, help="Write the prompt before its completion.")

@@ -141,9 +141,9 @@ def _follow(run: Run, launch: Callable[[], None]) -> int:
         launch()
         status = follower.follow(interrupts.event.is_set)
         if interrupts.event.is_set() and status.state in ALIVE:
-            click.echo("Saving and stopping. Ctrl-C again leaves the run to itself.", err=True)
             with suppress(RunError):  # it ended in this very moment
                 run.send("stop")
+            click.echo("Saving and stopping. Ctrl-C again leaves the run to itself.", err=True)
             status = follower.follow()
     tell_end(run, status)
     click.echo(run.name)

@@ -50,7 +50,7 @@ def list_(as_json: bool) -> None:
 @run_argument
 @json_option
 def show(run_name: str, as_json: bool) -> None:
-    """Show where a run stands, what it is made of, and its checkpoints."""
+    """Show a run's state, its configuration and its checkpoints."""
     run = _open(run_name)
     status = run.status()
     if as_json:

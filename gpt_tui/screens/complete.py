@@ -75,6 +75,7 @@ class CompleteScreen(Screen[None]):
         self._dead = False
         self._newest: Token | None = None
         self._composed = False
+        self._offered = (False, False)
         self._early: list[wire.Event | EngineDied] = []
         self._shown_chain = ""
         self._slow_line = "SSH_CONNECTION" in os.environ
@@ -131,9 +132,11 @@ class CompleteScreen(Screen[None]):
             self._early.append(event)
             return
         completion = self._completion
-        if isinstance(event, wire.TokenArrived) and completion.accepts(event.request):
-            self._show_token(event.token)
-        elif isinstance(event, wire.PromptRead) and completion.accepts(event.request):
+        if isinstance(event, wire.TokenArrived):
+            if completion.accepts(event.request):
+                self._show_token(event.token)
+            return  # the numbers beside the text follow a few times a second
+        if isinstance(event, wire.PromptRead) and completion.accepts(event.request):
             completion.prompt_read(event.tokens)
         elif isinstance(event, wire.GenerationFinished) and completion.accepts(event.request):
             completion.finish(event.finished)
@@ -334,7 +337,9 @@ class CompleteScreen(Screen[None]):
         else:
             header.state, header.mood = doing or ("ready" if loaded else "loading"), "live" if loaded else "state"
         self.query_one(StatusLine).set_segments(*completion.numbers(loaded.block_size if loaded else None))
-        self.refresh_bindings()
+        if (keys := (completion.streaming, self._dead)) != self._offered:
+            self._offered = keys
+            self.refresh_bindings()  # rebuilds the footer, so only when other keys do something
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Offer only the keys that do something now."""

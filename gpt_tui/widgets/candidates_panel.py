@@ -1,32 +1,41 @@
-"""CandidatesPanel: why this token. Its candidates before and after the chain, and what each stage left. Given data."""
+"""CandidatesPanel: why this token. Its numbers, the candidates before and after the chain, what each stage left."""
 
-from math import log
+import math
+from typing import Any, ClassVar
 
-from rich.cells import set_cell_size
+from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
 
-from gpt_model.token_record import Token
-from gpt_tui.widgets.text_layout import visible
+from gpt_model.token_record import Candidate, Token
+from gpt_tui.widgets.visible_text import token_label
 
-_EIGHTHS = " ▏▎▍▌▋▊▉█"
-Row = list[tuple[str, str]]
-"""Text and the style it has."""
+EMPTY = ("Here: why a token was", "drawn. Tab to the text,", "then ← → walk over it.")
+NUMBER = 5
+"""Cells of a number and the space before it."""
+LABEL = 16
+_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
+
+_Line = list[tuple[str, str]]  # texts, and the names of their styles
 
 
 class CandidatesPanel(Widget):
-    """One token's numbers, its candidates as bars, the funnel of the stages."""
+    """One token at a time. It is given the record and asks nobody."""
 
-    COMPONENT_CLASSES = {f"why--{name}" for name in ("title", "token", "number", "bar", "drawn", "cut")}
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        f"candidates-panel--{name}" for name in ("title", "text", "number", "bar", "drawn", "cut", "fault")
+    }
     DEFAULT_CSS = """
     CandidatesPanel {
-        &> .why--title { color: $text-muted; }
-        &> .why--token { color: $foreground; }
-        &> .why--number { color: $text-muted; }
-        &> .why--bar { color: $accent; }
-        &> .why--drawn { color: $accent; text-style: bold; }
-        &> .why--cut { color: $text-muted; text-style: dim; }
+        & > .candidates-panel--title { color: $text-muted; }
+        & > .candidates-panel--text { color: $foreground; }
+        & > .candidates-panel--number { color: $text-muted; }
+        & > .candidates-panel--bar { color: $accent; }
+        & > .candidates-panel--drawn { color: $accent; text-style: bold; }
+        & > .candidates-panel--cut { color: $text-disabled; }
+        & > .candidates-panel--fault { color: $text-warning; }
+        &:ansi > .candidates-panel--cut, &:nocolor > .candidates-panel--cut { text-style: dim; }
     }
     """
 
@@ -35,69 +44,98 @@ class CandidatesPanel(Widget):
         self._token: Token | None = None
 
     def show(self, token: Token | None) -> None:
-        """Show a token."""
-        if token is not self._token:
+        """Show a token; None shows what will stand here."""
+        if token != self._token:
             self._token = token
             self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        rows = self._rows(self.size.width)
-        if y >= len(rows):
-            return Strip.blank(self.size.width, self.rich_style)
-        segments = [Segment(text, self.get_component_rich_style(f"why--{kind}")) for text, kind in rows[y]]
-        return Strip(segments).adjust_cell_length(self.size.width, self.rich_style)
+        """Return a line of the panel."""
+        lines, width = self._lines(), self.size.width
+        segments = [Segment(text, self._style(name)) for text, name in lines[y]] if y < len(lines) else []
+        return Strip(segments).adjust_cell_length(width, self.rich_style)
 
-    def _rows(self, width: int) -> list[Row]:
-        token = self._token
+    def _style(self, name: str) -> Any:
+        return self.get_component_rich_style(f"candidates-panel--{name}")
+
+    def _lines(self) -> list[_Line]:
+        token, width = self._token, self.size.width
         if token is None:
-            return [[("why this token", "title")], [("Tab to the text, ← → choose one", "cut")]]
-        rows: list[Row] = [
-            [("token ", "title"), (set_cell_size(quoted(_own_text(token)), max(width - 21, 5)), "drawn"),
-             (f" p {share(token.p_model)} → {share(token.p_chain)}", "number")],
-            [(f"rank {token.rank + 1}  entropy {token.entropy / log(2):.2f} bits", "number")],
-        ]  # fmt: skip
-        label = min(max(width - 18, 7), 12)
-        for each in token.candidates:
-            drawn = each.id == token.id
-            text = set_cell_size(quoted(each.text), label)
-            if each.p_chain > 0:
-                room = max(width - label - 10, 3)
-                rows.append(
-                    [(text, "drawn" if drawn else "token"), (f" {share(each.p_model)}", "number"),
-                     (" " + bar(each.p_chain, room), "bar"), (share(each.p_chain), "number")]
-                )  # fmt: skip
-            else:
-                rows.append([(text, "cut"), (f" {share(each.p_model)}", "number"), (" · cut", "cut")])
+            return [[(line, "title")] for line in EMPTY]
+        lines: list[_Line] = [
+            _spread((token_label(_text_of(token)), "drawn"), (f"rank {token.rank + 1:,}", "number"), width),
+            _spread(
+                (f"p {share(token.p_model).strip()} → {share(token.p_chain).strip()}", "text"),
+                (f"u {token.uniform:.3f}".replace("0.", "."), "number"),
+                width,
+            ),
+            [(f"entropy {token.entropy / math.log(2):.2f} bits", "number")],
+        ]
+        lines += [[(fault, "fault")] for fault in token.faults]
+        # At the usual heights of a terminal the account matters less than the candidates: it comes after them.
+        if token.candidates:
+            lines += [[], *self._candidate_lines(token, width)]
         if token.accounts:
-            rows.append([("", "title")])
-            rows.append([("stage leaves", "title")])
-            for account in token.accounts:
-                numbers = f"{account.kept:>7,} {100 * account.mass:>5.1f}%"
-                rows.append(
-                    [(set_cell_size(account.stage, max(width - len(numbers), 4)), "token"), (numbers, "number")]
-                )
-        return rows
+            lines += [[], _spread(("stage", "title"), ("kept  mass", "title"), width)]
+            lines += [
+                _spread((account.stage, "text"), (f"{account.kept:,} {share(account.mass)}", "number"), width)
+                for account in token.accounts
+            ]
+        return lines
+
+    def _candidate_lines(self, token: Token, width: int) -> list[_Line]:
+        numbers = 2 * NUMBER
+        label = max(min(LABEL, (width - numbers) * 3 // 5), 4)
+        bar_cells = max(width - label - numbers - 1, 0)
+        most = max(each.p_chain for each in token.candidates) or 1.0
+        lines: list[_Line] = [_spread(("candidates", "title"), ("model chain"[-numbers - 1 :], "title"), width)]
+        listed = list(token.candidates)
+        if all(each.id != token.id for each in listed):
+            lines_after = [Candidate(token.id, token.text, token.p_model, token.p_chain)]
+        else:
+            lines_after = []
+        for place, each in enumerate([*listed, *lines_after]):
+            if place == len(listed):
+                lines.append([(" ⋮", "title")])
+            kept = each.p_chain > 0
+            name = "drawn" if each.id == token.id else "text" if kept else "cut"
+            marker = "▸" if each.id == token.id else " "
+            bar_text = bar(each.p_chain / most, bar_cells) if kept else "·"
+            lines.append(
+                [
+                    (marker + set_cell_size(token_label(each.text), label - 1), name),
+                    (" " + bar_text.ljust(bar_cells), "bar" if kept else "cut"),
+                    (f"{share(each.p_model):>{NUMBER}}", "number" if kept else "cut"),
+                    (f"{share(each.p_chain) if kept else 'cut':>{NUMBER}}", "text" if kept else "cut"),
+                ]
+            )
+        return lines
 
 
 def share(probability: float) -> str:
-    """Return a probability in four characters: `1.00`, ` .31`, `<.01`."""
+    """Return a probability in four cells: `1.00`, ` .31`, `.002`, `4e-5`."""
     if probability >= 0.995:
         return "1.00"
-    return " " + f"{probability:.2f}"[1:] if probability >= 0.005 else "<.01" if probability > 0 else "   0"
+    if probability >= 0.095:
+        return f" {probability:.2f}".replace("0.", ".", 1)
+    if probability >= 0.0005:
+        return f"{probability:.3f}".removeprefix("0")
+    return f"{probability:.0e}".replace("e-0", "e-") if probability > 0 else "   0"
 
 
-def bar(value: float, width: int) -> str:
-    """Return a bar of `width` cells for a value from 0 to 1."""
-    eighths = round(min(max(value, 0), 1) * width * 8)
+def bar(fraction: float, cells: int) -> str:
+    """Return a bar for a fraction of so many cells, in eighths of a cell; what is not nothing shows."""
+    eighths = round(min(max(fraction, 0.0), 1.0) * cells * 8) or (1 if fraction > 0 else 0)
     full, part = divmod(eighths, 8)
-    return ("█" * full + (_EIGHTHS[part] if part else "")).ljust(width)
+    return "█" * full + _EIGHTHS[part]
 
 
-def quoted(text: str) -> str:
-    """Return a token's text with its spaces and line breaks to be seen."""
-    shown = "".join("⏎" if each == "\n" else "⇥" if each == "\t" else visible(each) for each in text)
-    return f"'{shown}'" if shown else "(no text)"
+def _spread(left: tuple[str, str], right: tuple[str, str], width: int) -> _Line:
+    """Return a line with one text at each edge; the left one gives way."""
+    room = max(width - cell_len(right[0]) - 1, 1)
+    return [(set_cell_size(left[0], room), left[1]), (" ", "text"), right]
 
 
-def _own_text(token: Token) -> str:
+def _text_of(token: Token) -> str:
+    """Return the token's own text where it is known, else what became certain with it."""
     return next((each.text for each in token.candidates if each.id == token.id), token.text)

@@ -1,10 +1,12 @@
 """gpt-tui complete: where the prompt comes from, what stands on which stream, and how it ends."""
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pexpect
 import pytest
 from command_lines import Cli, Start
 
+from gpt_model.token_record import Finished, Token
+from gpt_tui.cli.completion_output import JsonLinesWriter, TextWriter, Writer
 from gpt_tui.locations import Locations
 
 ARGUMENTS = ("-m", "tiny", "--seed", "7", "--max-new-tokens", "12", "--ignore-end-of-text")
@@ -160,6 +164,26 @@ def test_verbose_tells_what_was_done(cli: Cli) -> None:
     assert "chain top_k=2; seed 7" in outcome.err
     assert "12 tokens" in outcome.err
     assert "ended by length" in outcome.err
+
+
+class Pipe(io.StringIO):
+    """Tells what has reached the other end."""
+
+    arrived = ""
+
+    def flush(self) -> None:
+        self.arrived = self.getvalue()
+
+
+@pytest.mark.parametrize("make_writer", [lambda pipe: TextWriter(pipe, samples=2), JsonLinesWriter])
+def test_every_token_arrives_at_once(make_writer: Callable[[Pipe], Writer]) -> None:
+    pipe = Pipe()
+    writer = make_writer(pipe)
+    for index, text in enumerate(("RO", "ME", "O:")):
+        writer.token(Token(0, index, index, 65, text, 0.5, 0.5, 0, 1.0, 0.5, 1.0))
+        assert text in pipe.arrived
+    writer.finished(Finished(0, "length", "!", 3, 7, 0.1, 0.2))
+    assert "!" in pipe.arrived
 
 
 # --- real processes
