@@ -28,6 +28,7 @@ from gpt_model.config import RunConfig
 from gpt_model.errors import GptError, RunError, did_you_mean
 from gpt_model.journal import read_records, write_atomically
 from gpt_model.mailbox import Acknowledgement, Mailbox, check_command
+from gpt_model.processes import computing_environment
 from gpt_model.run_lock import RunLock, is_locked, read_owner
 
 RunState = Literal["starting", "running", "paused", "finished", "stopped", "failed", "lost"]
@@ -244,7 +245,7 @@ class Run:
                 with (self.directory / "log.txt").open("ab") as log:
                     worker = subprocess.Popen(
                         command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[lock.number],
-                        start_new_session=True, cwd=self.directory,
+                        start_new_session=True, cwd=self.directory, env=computing_environment(),
                     )  # fmt: skip
             except OSError as error:
                 self.write_status(dataclasses.replace(starting, state="failed", message=f"No worker: {error}."))

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt_model.errors import GptError
+from gpt_model.processes import computing_environment
 from gpt_tui import wire
 
 _LONGEST_LINE = 1 << 24  # a prompt of a million tokens still fits
@@ -60,7 +60,7 @@ class EngineClient:
                     limit=_LONGEST_LINE,
                     # Ctrl-C in the terminal is for the app; the engine must live through it.
                     start_new_session=True,
-                    env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                    env=computing_environment(),
                 )
         except OSError as error:
             self._receive(EngineDied(f"The engine could not be started: {error}."))

@@ -76,9 +76,7 @@ def plan_run(
         model, train = apply_settings(model, train, {"target_loss": str(target_loss)})
     if train.sequence_length and train.sequence_length > model.block_size:
         if "sequence_length" in sets:
-            raise ConfigError(
-                f"sequence_length = {train.sequence_length}: it has only block_size = {model.block_size} positions."
-            )
+            raise ConfigError(f"sequence_length = {train.sequence_length}: the model has {model.block_size} positions.")
         train = dataclasses.replace(train, sequence_length=None)
     try:
         absolute = tuple(str(Path(file).expanduser().absolute()) for file in files)

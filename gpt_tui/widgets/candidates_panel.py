@@ -1,6 +1,7 @@
 """CandidatesPanel: why this token. Its numbers, the candidates before and after the chain, what each stage left."""
 
 import math
+from textwrap import wrap
 from typing import Any, ClassVar
 
 from rich.cells import cell_len, set_cell_size
@@ -71,7 +72,7 @@ class CandidatesPanel(Widget):
             ),
             [(f"entropy {token.entropy / math.log(2):.2f} bits", "number")],
         ]
-        lines += [[(fault, "fault")] for fault in token.faults]
+        lines += [[(line, "fault")] for fault in token.faults for line in wrap(fault, max(width, 12))]
         # At the usual heights of a terminal the account matters less than the candidates: it comes after them.
         if token.candidates:
             lines += [[], *self._candidate_lines(token, width)]
@@ -91,12 +92,10 @@ class CandidatesPanel(Widget):
         lines: list[_Line] = [_spread(("candidates", "title"), ("model chain"[-numbers - 1 :], "title"), width)]
         listed = list(token.candidates)
         if all(each.id != token.id for each in listed):
-            lines_after = [Candidate(token.id, token.text, token.p_model, token.p_chain)]
-        else:
-            lines_after = []
-        for place, each in enumerate([*listed, *lines_after]):
-            if place == len(listed):
-                lines.append([(" ⋮", "title")])
+            listed.append(Candidate(token.id, token.text, token.p_model, token.p_chain))
+        for place, each in enumerate(listed):
+            if place == len(token.candidates):
+                lines.append([(" …", "title")])
             kept = each.p_chain > 0
             name = "drawn" if each.id == token.id else "text" if kept else "cut"
             marker = "▸" if each.id == token.id else " "

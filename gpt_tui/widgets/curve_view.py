@@ -1,217 +1,208 @@
-"""CurveView: loss curves in braille, honest ones. Raw under smoothed under validation, NaN marked, log or linear.
+"""CurveView: the curves of a run's losses. Raw under smoothed under validation, NaN marked, log or linear.
 
-A column shows the least and the greatest value that fall into it, so spikes survive any zoom, and a redraw costs the
-same for a thousand points and for a million. Knows no run: it is given steps and values.
+It knows no run: it is given steps and values, and draws again only when they changed, twice a second at most.
 """
 
-import math
-from collections.abc import Sequence
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
+from textwrap import wrap
 from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
+from rich.style import Style
+from textual.binding import Binding, BindingType
+from textual.geometry import Region
 from textual.strip import Strip
+from textual.timer import Timer
 from textual.widget import Widget
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from gpt_tui.widgets.loss_chart import Chart
 
-    Floats = NDArray[np.float64]
-    Rows = NDArray[np.int_]
+Series = tuple[Sequence[float], Sequence[float]]
+"""Steps, ascending, and the values there."""
 
-Points = tuple[Sequence[float], Sequence[float]]
-"""Steps and values."""
-
-AXIS = 7
-"""Cells of the y axis."""
-_DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
-"""Braille bits by column and row of a cell."""
-_NAMES = ("raw", "smooth", "val")
-EMPTY = "curves will stand here: the loss of every step, smoothed, and on the validation text"
+CURVES = ("raw", "smoothed", "val")
+EMPTY = "The loss will stand here: every step dim, smoothed over it, the validation loss on top."
+INTERVAL = 0.5
+"""Seconds between two drawings."""
+LEAST = (24, 5)
+"""Cells below which nothing can be read off a curve."""
 
 
-class CurveView(Widget):
+class CurveView(Widget, can_focus=True):
     """Three curves over steps, and marks where checkpoints were saved."""
 
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"curve--{name}" for name in (*_NAMES, "axis", "mark", "alarm")}
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("l", "toggle_log", "Log scale", show=False),
+        Binding("0", "reset", "Reset the scale", show=False),
+    ]
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"curve-view--{name}" for name in (*CURVES, "axis", "mark", "alarm")}
     DEFAULT_CSS = """
     CurveView {
-        &> .curve--raw { color: $text-muted 60%; }
-        &> .curve--smooth { color: $accent; }
-        &> .curve--val { color: $foreground; text-style: bold; }
-        &> .curve--axis { color: $text-muted; }
-        &> .curve--mark { color: $text-muted; }
-        &> .curve--alarm { color: $error; text-style: bold; }
+        & > .curve-view--raw { color: $text-disabled; }
+        & > .curve-view--smoothed { color: $accent; }
+        & > .curve-view--val { color: $foreground; text-style: bold; }
+        & > .curve-view--axis { color: $text-muted; }
+        & > .curve-view--mark { color: $text-muted; }
+        & > .curve-view--alarm { color: $text-warning; text-style: bold; }
+        &:ansi > .curve-view--raw, &:nocolor > .curve-view--raw { text-style: dim; }
     }
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._series: list[Points] = [([], []), ([], []), ([], [])]
-        self._marks: Sequence[int] = ()
-        self._log = True
-        self._logarithmic = True  # what is wished, where no value forbids it
-        self._rows: list[Strip] | None = None
+        self._curves = [(array("d"), array("d")) for _ in CURVES]
+        self._marks: list[int] = []
+        self._logarithmic = True
+        self._strips: list[Strip] = []
+        self._drawn_at = 0.0
+        self._timer: Timer | None = None
 
-    def set_series(self, raw: Points, smooth: Points, val: Points) -> None:
-        """Show these; the raw training loss, the smoothed one, and the validation loss."""
-        if [raw, smooth, val] != self._series:
-            self._series = [raw, smooth, val]
-            self._redraw()
+    @property
+    def logarithmic(self) -> bool:
+        """Whether the scale is logarithmic."""
+        return self._logarithmic
+
+    def set_series(self, raw: Series, smoothed: Series = ((), ()), val: Series = ((), ())) -> None:
+        """Show these: the training loss of every step, the same smoothed, the validation loss."""
+        curves = [(array("d", steps), array("d", values)) for steps, values in (raw, smoothed, val)]
+        if _bytes(curves) != _bytes(self._curves):
+            self._curves = curves
+            self._changed()
+
+    def extend(self, raw: Series = ((), ()), smoothed: Series = ((), ()), val: Series = ((), ())) -> None:
+        """Show more points after those that are shown."""
+        for (steps, values), (more_steps, more_values) in zip(self._curves, (raw, smoothed, val), strict=True):
+            steps.extend(more_steps)
+            values.extend(more_values)
+        if any(len(steps) for steps, _ in (raw, smoothed, val)):
+            self._changed()
 
     def set_marks(self, steps: Sequence[int]) -> None:
-        """Mark these steps, at which checkpoints were saved."""
-        if list(steps) != list(self._marks):
+        """Mark the steps at which checkpoints were saved."""
+        if list(steps) != self._marks:
             self._marks = list(steps)
-            self._redraw()
+            self._changed()
 
     def toggle_log(self) -> None:
         """Switch between a logarithmic and a linear scale."""
-        self._log = not self._log
-        self._redraw()
+        self._logarithmic = not self._logarithmic
+        self._draw()
+
+    def action_toggle_log(self) -> None:
+        """Switch between a logarithmic and a linear scale."""
+        self.toggle_log()
+
+    def action_reset(self) -> None:
+        """Go back to the logarithmic scale."""
+        self._logarithmic = True
+        self._draw()
+
+    def _changed(self) -> None:
+        wait = self._drawn_at + INTERVAL - time.monotonic()
+        if self._timer is None and self.is_mounted:
+            self._timer = self.set_timer(max(wait, 0), self._draw)
 
     def on_resize(self) -> None:
-        self._redraw()
+        self._draw()
 
-    def _redraw(self) -> None:
-        self._rows = None
-        self.refresh()
-
-    def render_line(self, y: int) -> Strip:
-        if self._rows is None:
-            self._rows = self._draw(self.size.width, self.size.height)
-        return self._rows[y] if y < len(self._rows) else Strip.blank(self.size.width, self.rich_style)
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        if self.is_mounted and self._strips:
+            self.call_later(self._draw)
 
     # --- drawing
 
-    def _draw(self, width: int, height: int) -> list[Strip]:
-        import numpy as np  # 0.15 s, which the app's first frame must not pay
-
-        columns, lines = width - AXIS, height - 2
-        series = [tuple(np.asarray(part, dtype=np.float64) for part in points) for points in self._series]
-        known = [values[np.isfinite(values)] for _, values in series]
-        if columns < 8 or lines < 2 or not any(len(values) for values in known):
-            return [Strip([Segment(EMPTY[:width], self.get_component_rich_style("curve--axis"))])] if height > 0 else []
-        last = max(float(steps[-1]) for steps, _ in series if len(steps))
-        self._logarithmic = self._log and all(bool((values > 0).all()) for values in known)
-        low, high = self._limits(known)
-        owner = np.full((lines, columns), -1)
-        bits = np.zeros((lines, columns), dtype=np.int32)
-        broken = np.zeros(columns, dtype=bool)
-        for number, (steps, values) in enumerate(series):
-            if not len(steps):
-                continue
-            place = np.minimum((steps / max(last, 1) * (columns * 2 - 1)).astype(int), columns * 2 - 1)
-            finite = np.isfinite(values)
-            broken[place[~finite] // 2] = True
-            self._plot(number, place[finite], self._scaled(values[finite], low, high, lines * 4), bits, owner)
-        styles = [self.get_component_rich_style(f"curve--{name}") for name in _NAMES]
-        rows = []
-        for line in range(lines):
-            segments = [Segment(self._label(line, lines, low, high), self.get_component_rich_style("curve--axis"))]
-            for number, text in _runs(owner[line], bits[line]):
-                segments.append(Segment(text, styles[number] if number >= 0 else self.rich_style))
-            rows.append(Strip(segments))
-        rows.append(self._mark_line(columns, last, broken))
-        rows.append(self._step_line(columns, last))
-        return rows
-
-    def _limits(self, known: "list[Floats]") -> tuple[float, float]:
-        """Return the least and greatest value shown: raw without its ends, the other two whole."""
-        import numpy as np
-
-        ends = [np.percentile(values, [0.5, 99.5]) for values in known[:1] if len(values)]
-        ends += [np.array([values.min(), values.max()]) for values in known[1:] if len(values)]
-        low, high = min(float(each[0]) for each in ends), max(float(each[1]) for each in ends)
-        if self._logarithmic:
-            low, high = math.log(low), math.log(high)
-        margin = (high - low) * 0.04 or 0.05
-        return low - margin, high + margin
-
-    def _scaled(self, values: "Floats", low: float, high: float, dots: int) -> "Rows":
-        import numpy as np
-
-        if self._logarithmic:
-            values = np.log(np.maximum(values, 1e-12))
-        rows = (high - values) / (high - low) * (dots - 1)
-        return np.clip(np.round(rows), 0, dots - 1).astype(int)
-
-    @staticmethod
-    def _plot(number: int, place: "Rows", row: "Rows", bits: "NDArray[np.int32]", owner: "Rows") -> None:
-        """Draw one curve: in each dot column from its least to its greatest value, joined with the column before."""
-        import numpy as np
-
-        if not len(place):
+    def _draw(self) -> None:
+        """Draw anew, and send the lines that are not what they were."""
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+        if not self.size:
             return
-        columns, starts = np.unique(place, return_index=True)
-        top, bottom = np.minimum.reduceat(row, starts), np.maximum.reduceat(row, starts)
-        first, last = row[starts], row[np.append(starts[1:], len(row)) - 1]
-        for index in range(len(columns)):
-            reach = (top[index], bottom[index])
-            if index and number:  # lines are joined; raw values stand for themselves
-                before = last[index - 1]
-                reach = (min(reach[0], before), max(reach[1], before))
-                gap = range(columns[index - 1] + 1, columns[index])
-                for step, column in enumerate(gap, start=1):
-                    between = round(before + (first[index] - before) * step / (len(gap) + 1))
-                    _dot(number, column, between, bits, owner)
-                if gap:
-                    reach = (top[index], bottom[index])
-            for dot in range(reach[0], reach[1] + 1):
-                _dot(number, columns[index], dot, bits, owner)
+        before, self._strips = self._strips, self._chart_strips(*self.size)
+        self._drawn_at = time.monotonic()
+        if len(before) != len(self._strips):
+            self.refresh()
+            return
+        for y, (old, new) in enumerate(zip(before, self._strips, strict=True)):
+            if old != new:
+                self.refresh(Region(0, y, self.size.width, 1))
 
-    def _label(self, line: int, lines: int, low: float, high: float) -> str:
-        if line not in {round(tick * (lines - 1) / 4) for tick in range(5)} and lines > 5:
-            return " " * (AXIS - 1) + "│"
-        value = high - (high - low) * (line + 0.5) / lines
-        value = math.exp(value) if self._logarithmic else value
-        return f"{value:{AXIS - 1}.3f}"[: AXIS - 1] + "┤"
+    def render_line(self, y: int) -> Strip:
+        """Return a line of the chart."""
+        strip = self._strips[y] if y < len(self._strips) else Strip([])
+        return strip.adjust_cell_length(self.size.width, self.rich_style)
 
-    def _mark_line(self, columns: int, last: float, broken: "NDArray[np.bool_]") -> Strip:
-        marks = {min(int(step / max(last, 1) * (columns - 1)), columns - 1) for step in self._marks}
-        axis = self.get_component_rich_style("curve--axis")
-        segments = [Segment(" " * (AXIS - 1) + "└", axis)]
-        for column in range(columns):
-            if broken[column]:
-                segments.append(Segment("✗", self.get_component_rich_style("curve--alarm")))
-            elif column in marks:
-                segments.append(Segment("▲", self.get_component_rich_style("curve--mark")))
-            else:
-                segments.append(Segment("─", axis))
+    def _chart_strips(self, width: int, height: int) -> list[Strip]:
+        if width < LEAST[0] or height < LEAST[1] or not any(steps for steps, _ in self._curves):
+            return self._note(EMPTY, width)
+        import numpy as np  # neither the app's first frame nor a page without a run is to wait for it
+
+        from gpt_tui.widgets.loss_chart import draw
+
+        curves = [(np.asarray(steps), np.asarray(values)) for steps, values in self._curves]
+        chart = draw(curves, self._marks, width, height - 3, self._logarithmic)
+        if chart is None:
+            return self._note("None of the values so far can be drawn: they are not finite.", width)
+        rows = [
+            Strip(
+                [Segment(f"{label}{'┤' if label.strip() else '│'}", self._style("axis")), *self._cells(codes, owners)]
+            )
+            for label, codes, owners in zip(chart.labels, chart.codes.tolist(), chart.owners.tolist(), strict=True)
+        ]
+        return [self._legend(chart, width), *rows, self._axis(chart), self._steps(chart, width)]
+
+    def _note(self, text: str, width: int) -> list[Strip]:
+        return [Strip([Segment(line, self._style("axis"))]) for line in wrap(text, max(width, 8))]
+
+    def _cells(self, codes: list[int], owners: list[int]) -> Iterator[Segment]:
+        for owner, cells in groupby(zip(owners, codes, strict=True), key=itemgetter(0)):
+            text = "".join(chr(0x2800 + code) if code else " " for _, code in cells)
+            yield Segment(text, self._style(CURVES[owner]) if owner >= 0 else self.rich_style)
+
+    def _legend(self, chart: "Chart", width: int) -> Strip:
+        base = self.rich_style
+        names = [name for name, (steps, _) in zip(CURVES, self._curves, strict=True) if steps]
+        parts = [(f"⠒⠒ {name}", self._style(name)) for name in names]
+        parts += [("▲ checkpoint", self._style("mark"))] if chart.marks else []
+        parts += [("✗ not finite", self._style("alarm"))] if chart.broken else []
+        title = f"loss, {'log' if self._logarithmic else 'linear'}"
+        while parts and len(title) + sum(len(text) + 2 for text, _ in parts) > width:
+            parts.pop(0)
+        gap = width - len(title) - sum(len(text) + 2 for text, _ in parts)
+        segments = [Segment(title, self._style("axis")), Segment(" " * gap, base)]
+        for text, style in parts:
+            segments += [Segment("  ", base), Segment(text, style)]
+        return Strip(segments)
+
+    def _axis(self, chart: "Chart") -> Strip:
+        axis = self._style("axis")
+        signs = {column: ("┬", axis) for column, _ in chart.ticks}
+        signs |= {column: ("▲", self._style("mark")) for column in chart.marks}
+        signs |= {column: ("✗", self._style("alarm")) for column in chart.broken}
+        segments = [Segment(" " * len(chart.labels[0]) + "└", axis)]
+        segments += [Segment(*signs.get(column, ("─", axis))) for column in range(chart.codes.shape[1])]
         return Strip(segments).simplify()
 
-    def _step_line(self, columns: int, last: float) -> Strip:
-        axis = self.get_component_rich_style("curve--axis")
-        end = f"{last:,.0f}"
-        legend = [("·· train ", "raw"), ("━━ smoothed ", "smooth"), ("━━ val ", "val"), ("▲ checkpoint", "mark")]
-        room = columns - len(end) - 4
-        kept: list[tuple[str, str]] = []
-        for text, name in legend:
-            if sum(len(each) for each, _ in kept) + len(text) <= room:
-                kept.append((text, name))
-        used = sum(len(text) for text, _ in kept)
-        scale = "log" if self._logarithmic else "lin"
-        segments = [Segment(f"{scale:>{AXIS - 1}} 0  ", axis)]
-        segments += [Segment(text, self.get_component_rich_style(f"curve--{name}")) for text, name in kept]
-        segments.append(Segment(" " * max(columns - 3 - used - len(end), 0) + end, axis))
-        return Strip(segments).adjust_cell_length(self.size.width, axis)
+    def _steps(self, chart: "Chart", width: int) -> Strip:
+        line = ""
+        for column, text in chart.ticks:
+            start = len(chart.labels[0]) + 1 + column - (len(text) // 2 if column else 0)
+            start = min(start, width - len(text))
+            if start > len(line) or not line:
+                line = line.ljust(start) + text
+        line += " steps" if len(line) + 6 <= width else ""
+        return Strip([Segment(line, self._style("axis"))])
+
+    def _style(self, name: str) -> Style:
+        return self.get_component_rich_style(f"curve-view--{name}")
 
 
-def _dot(number: int, column: int, dot: int, bits: "NDArray[np.int32]", owner: "NDArray[np.int_]") -> None:
-    """Set a dot; a cell has one colour, so the curve that is drawn later takes the cell over."""
-    line, cell = dot // 4, column // 2
-    if owner[line, cell] != number:
-        owner[line, cell], bits[line, cell] = number, 0
-    bits[line, cell] |= _DOTS[column % 2][dot % 4]
-
-
-def _runs(owners: "NDArray[np.int_]", bits: "NDArray[np.int32]") -> list[tuple[int, str]]:
-    """Return a line as runs of one owner each."""
-    runs: list[tuple[int, str]] = []
-    for owner, dots in zip(owners.tolist(), bits.tolist(), strict=True):
-        text = chr(0x2800 + dots) if dots else " "
-        if runs and runs[-1][0] == owner:
-            runs[-1] = (owner, runs[-1][1] + text)
-        else:
-            runs.append((owner, text))
-    return runs
+def _bytes(curves: "list[tuple[array[float], array[float]]]") -> list[bytes]:
+    """Return what two sets of curves are compared by: a NaN is not equal to itself."""
+    return [part.tobytes() for curve in curves for part in curve]
