@@ -84,12 +84,12 @@ def load_checkpoint(
     Args:
         path: a checkpoint directory (ours or Hugging Face's), or a file of pickled weights (.pth, .pt, .bin).
         device: where the weights go.
-        tokenizer: `gpt2` or `bytes`, to use instead of what the checkpoint brings. A checkpoint that brings none gets
-            gpt2 for a vocabulary of 50,257, bytes for 257, and otherwise None.
+        tokenizer: `gpt2` or `bytes`, for a checkpoint that brings none. Without it such a checkpoint gets gpt2 for a
+            vocabulary of 50,257, bytes for 257, and otherwise None.
 
     Raises:
         CheckpointError: it is missing, damaged, not a GPT-2, or contains code.
-        TokenizerError: its vocabulary is damaged, or `tokenizer` is unknown.
+        TokenizerError: its vocabulary is damaged, or `tokenizer` is unknown or another than its own.
     """
     path = Path(path)
     if path.is_file() and path.suffix in _PICKLED:
@@ -258,12 +258,14 @@ def _check_shapes(model: GPT, weights: Mapping[str, torch.Tensor], path: Path) -
 
 
 def _choose_tokenizer(path: Path, config: ModelConfig, spec: str | None) -> Tokenizer | None:
+    own = read_tokenizer(path) if path.is_dir() else None
+    chosen = own or tokenizer_for_size(config.vocab_size)
     if spec is not None:
         if spec not in ("gpt2", "bytes"):
             raise TokenizerError(f"The tokenizer '{spec}' cannot be given to a checkpoint. Known: gpt2, bytes.")
-        chosen: Tokenizer | None = build_tokenizer(spec)
-    else:
-        chosen = (read_tokenizer(path) if path.is_dir() else None) or tokenizer_for_size(config.vocab_size)
+        chosen = build_tokenizer(spec)
+        if own is not None and own.fingerprint != chosen.fingerprint:
+            raise TokenizerError(f"{path} brings its own tokenizer ({own.name}); with '{spec}' its ids mean nothing.")
     if chosen is not None and chosen.vocab_size > config.vocab_size:
         raise CheckpointError(
             f"{path} has a vocabulary of {config.vocab_size:,}, too small for the tokenizer "

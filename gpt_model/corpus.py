@@ -148,7 +148,7 @@ def _expand(name: str) -> list[Path]:
     path = Path(name).expanduser()
     if path.is_file():
         if not path.stat().st_size:
-            raise DataError(f"{path} is empty: there is nothing in it to train on.")
+            raise DataError(f"{path} is empty: there is no text in it.")
         return [path]
     if path.is_dir():
         inside = sorted(

@@ -3,8 +3,11 @@
 Precedence: flag > `GPT_TUI_*` in the environment > ./gpt-tui.toml > the user's settings.toml > default.
 """
 
+import ast
 import contextlib
 import dataclasses
+import inspect
+import itertools
 import os
 import re
 import time
@@ -62,6 +65,10 @@ class Settings:
             raise ConfigError(f"chain = {self.chain}: {error}") from error
 
 
+_PERSONAL = ("engine",)
+"""Settings that run something. A directory that was downloaded must not do that by being entered."""
+
+
 @dataclass(frozen=True)
 class LoadedSettings:
     """Settings, where each came from, and what was wrong on the way."""
@@ -75,6 +82,20 @@ def setting_types() -> dict[str, Any]:
     """Return the settings with their types, in order."""
     hints = typing.get_type_hints(Settings)
     return {each.name: hints[each.name] for each in dataclasses.fields(Settings)}
+
+
+def setting_docs() -> dict[str, str]:
+    """Return what each setting means, in order: the docstrings below the fields of `Settings`."""
+    (definition,) = ast.parse(inspect.getsource(Settings)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        field.target.id: text
+        for field, doc in itertools.pairwise(definition.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if isinstance(doc, ast.Expr)
+        and isinstance(doc.value, ast.Constant)
+        and isinstance(text := doc.value.value, str)
+    }
 
 
 def load_settings(
@@ -92,7 +113,11 @@ def load_settings(
         text, table, trouble = _read_table(file)
         problems += trouble
         for name, value in table.items():
-            _take(name, value, str(file), values, origins, problems, place=f"{file}{_line_of(name, text)}")
+            place = f"{file}{_line_of(name, text)}"
+            if name in _PERSONAL and file == locations.project_file:
+                problems.append(f"{place}: {name} runs a command, so only your own settings.toml can say it.")
+            else:
+                _take(name, value, str(file), values, origins, problems, place)
     for name in setting_types():
         variable = f"GPT_TUI_{name.upper()}"
         if variable in environment:

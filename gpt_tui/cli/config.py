@@ -12,7 +12,14 @@ from click.shell_completion import CompletionItem
 
 from gpt_model.errors import ConfigError, did_you_mean
 from gpt_tui.locations import find_locations
-from gpt_tui.settings import Settings, load_settings, save_setting, setting_types, write_text_atomically
+from gpt_tui.settings import (
+    Settings,
+    load_settings,
+    save_setting,
+    setting_docs,
+    setting_types,
+    write_text_atomically,
+)
 
 
 def _complete_setting(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -39,10 +46,11 @@ def path() -> None:
 @config.command()
 @click.option("--origin", is_flag=True, help="Say where each value comes from.")
 def show(origin: bool) -> None:
-    """Print the settings in force, as TOML."""
+    """Print the settings in force and what each is for, as TOML."""
     loaded = load_settings(find_locations())
-    for name in setting_types():
+    for name, doc in setting_docs().items():
         value = getattr(loaded.settings, name)
+        click.echo(f"# {doc}")
         line = f"# {name} is not set" if value is None else _toml(name, value)
         click.echo(f"{line}  # {loaded.origins[name]}" if origin else line)
     _tell(loaded.problems)
@@ -131,7 +139,8 @@ def _template() -> str:
     """Return a settings.toml in which every setting stands with its default, commented out."""
     defaults = Settings()
     lines = ["# Settings of gpt-tui. Take the # away from what you change; `gpt-tui config validate` checks it.", ""]
-    for name in setting_types():
+    for name, doc in setting_docs().items():
         value = getattr(defaults, name)
+        lines.append(f"## {doc}")
         lines.append(f"# {_toml(name, 1 if value is None else value)}")
     return "\n".join(lines) + "\n"

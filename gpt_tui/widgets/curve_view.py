@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Series = tuple[Sequence[float], Sequence[float]]
 """Steps, ascending, and the values there."""
 
-CURVES = ("raw", "smoothed", "val")
+CURVES = ("train", "smoothed", "val")
 EMPTY = "The loss will stand here: every step dim, smoothed over it, the validation loss on top."
 INTERVAL = 0.5
 """Seconds between two drawings."""
@@ -43,13 +43,13 @@ class CurveView(Widget, can_focus=True):
     COMPONENT_CLASSES: ClassVar[set[str]] = {f"curve-view--{name}" for name in (*CURVES, "axis", "mark", "alarm")}
     DEFAULT_CSS = """
     CurveView {
-        & > .curve-view--raw { color: $text-disabled; }
+        & > .curve-view--train { color: $text-disabled; }
         & > .curve-view--smoothed { color: $accent; }
         & > .curve-view--val { color: $foreground; text-style: bold; }
         & > .curve-view--axis { color: $text-muted; }
         & > .curve-view--mark { color: $text-muted; }
         & > .curve-view--alarm { color: $text-warning; text-style: bold; }
-        &:ansi > .curve-view--raw, &:nocolor > .curve-view--raw { text-style: dim; }
+        &:ansi > .curve-view--train, &:nocolor > .curve-view--train { text-style: dim; }
     }
     """
 

@@ -21,6 +21,8 @@ _BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # of
 _LADDER = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
 LABEL = 6
 """Cells that a value's label has at least."""
+LATE = 100
+"""Curves that begin after this step, and late for their length, are not drawn from step 0."""
 ROBUST_FROM = 200
 """So many raw values before their extremes stop deciding the scale."""
 
@@ -61,8 +63,8 @@ def draw(curves: Sequence[Curve], marks: Sequence[float], width: int, height: in
     width -= len(labels[0]) + 1
     first = min(float(steps[0]) for steps, _ in curves if len(steps))
     last = max(float(steps[-1]) for steps, _ in curves if len(steps))
-    start, end = 0.0 if first <= last / 5 else first, _rounded_up(last)
-    end = end if end > start else start + 1
+    start = first if first > max(last / 5, LATE) else 0.0
+    end = max(_rounded_up(last), start + 1)
 
     def place(steps: ArrayLike) -> Floats:
         """Return where steps are, in dots from the left edge."""
@@ -158,10 +160,9 @@ def _value_labels(low: float, high: float, height: int, log: bool) -> list[str]:
 
 
 def _step_ticks(start: float, end: float, width: int) -> list[tuple[int, str]]:
-    """Return round steps at most one in fourteen columns, each with the column that it begins at."""
+    """Return round steps at most one in fourteen columns, each with its column."""
     room = max(width // 14, 1)
-    tick = _rounded_up((end - start) / room)
+    tick = max(_rounded_up((end - start) / room), 1.0)
     first = math.ceil(start / tick)
     steps = [number * tick for number in range(first, math.floor(end / tick + 1e-9) + 1)]
-    digits = 0 if tick >= 1 else 2
-    return [(int((step - start) / (end - start) * (width - 1)), f"{step:,.{digits}f}") for step in steps]
+    return [(int((step - start) / (end - start) * (width - 1)), f"{step:,.0f}") for step in steps]

@@ -186,6 +186,9 @@ def test_tokenizers_are_chosen_by_name_or_size(saved: Path, tmp_path: Path) -> N
     assert load_model_and_tokenizer(tmp_path / "theirs", tokenizer="bytes")[1].name == "bytes"
     with pytest.raises(CheckpointError, match="too small"):
         load_checkpoint(tmp_path / "theirs", tokenizer="gpt2")
+    assert load_model_and_tokenizer(saved, tokenizer="bytes")[1].name == "bytes"
+    with pytest.raises(TokenizerError, match="brings its own"):
+        load_checkpoint(saved, tokenizer="gpt2")
     with pytest.raises(TokenizerError, match="cannot be given"):
         load_checkpoint(saved, tokenizer="bpe:300")
 

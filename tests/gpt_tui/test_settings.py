@@ -8,7 +8,7 @@ import pytest
 
 from gpt_model.errors import ConfigError
 from gpt_tui.locations import Locations, find_locations
-from gpt_tui.settings import Settings, check_setting, load_settings, save_setting
+from gpt_tui.settings import Settings, check_setting, load_settings, save_setting, setting_docs, setting_types
 
 
 @pytest.fixture
@@ -44,6 +44,12 @@ def test_without_any_source_everything_is_the_default(places: Locations) -> None
     assert loaded.settings == Settings()
     assert set(loaded.origins.values()) == {"default"}
     assert loaded.problems == []
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    docs = setting_docs()
+    assert list(docs) == list(setting_types())
+    assert docs["max_new_tokens"] == "Tokens of a completion."
 
 
 def test_a_flag_beats_the_environment_beats_the_project_beats_the_user(places: Locations) -> None:
@@ -108,6 +114,16 @@ def test_a_wrong_environment_variable_is_told_by_its_name(places: Locations) -> 
 def test_a_wrong_flag_is_refused(places: Locations) -> None:
     with pytest.raises(ConfigError, match="Did you mean 'top_k'"):
         load_settings(places, {}, {"chain": "topk=3"})
+
+
+def test_a_directory_cannot_name_a_command_to_run(places: Locations) -> None:
+    write(places.project_file, 'seed = 1\nengine = "touch /tmp/owned"\n')
+    loaded = load_settings(places, {})
+    assert loaded.settings == Settings(seed=1)
+    (problem,) = loaded.problems
+    assert problem.startswith("gpt-tui.toml, line 2: engine")
+    write(places.settings_file, 'engine = "ssh gpubox gpt-tui engine"\n')
+    assert load_settings(places, {}).settings.engine == "ssh gpubox gpt-tui engine"
 
 
 def test_a_damaged_file_is_told_with_line_and_column_and_stops_nothing(places: Locations) -> None:
