@@ -79,7 +79,7 @@ def plan_run(
             raise ConfigError(f"sequence_length = {train.sequence_length}: the model has {model.block_size} positions.")
         train = dataclasses.replace(train, sequence_length=None)
     try:
-        absolute = tuple(str(Path(file).expanduser().absolute()) for file in files)
+        absolute = tuple(str(Path(file).expanduser().resolve()) for file in files)
         find_documents(absolute)  # missing and empty files are told now, not by a worker later
     except (OSError, RuntimeError) as error:  # somebody else's directory, a name too long, an unknown ~user
         raise DataError(f"The texts cannot be looked up: {str(error).rstrip('.')}.") from error

@@ -6,6 +6,7 @@ from rich.text import Text
 
 from gpt_model.config import ModelConfig
 from gpt_tui.run_tail import RunTail
+from gpt_tui.widgets.visible_text import picture
 
 
 def describe_run(tail: RunTail) -> Text:
@@ -51,9 +52,7 @@ def event_lines(tail: RunTail, count: int) -> Text:
 
 def visible(text: str) -> str:
     """Return a model's text with control characters as pictures, so that it cannot command the terminal."""
-    return "".join(
-        chr(0x2400 + ord(c)) if ord(c) < 32 and c != "\n" else "␡" if 127 <= ord(c) < 160 else c for c in text
-    )
+    return "".join(each if each == "\n" or (shown := picture(each)) is None else shown for each in text)
 
 
 def _loss(value: float | None) -> str:

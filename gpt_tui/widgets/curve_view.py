@@ -104,8 +104,8 @@ class CurveView(Widget, can_focus=True):
 
     def _changed(self) -> None:
         wait = self._drawn_at + INTERVAL - time.monotonic()
-        if self._timer is None and self.is_mounted:
-            self._timer = self.set_timer(max(wait, 0), self._draw)
+        if self._timer is None and self.is_mounted:  # what comes within a frame is drawn together
+            self._timer = self.set_timer(max(wait, 1 / 60), self._draw)
 
     def on_resize(self) -> None:
         self._draw()

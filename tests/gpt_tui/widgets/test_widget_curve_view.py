@@ -98,6 +98,7 @@ async def test_only_lines_that_changed_are_drawn_again(view, around, wait_until)
     async with app.running(size=(60, 20)) as pilot:
         view.set_series((STEPS, FALLING))
         await wait_until(pilot, lambda: "loss" in app.lines()[0])
+        await pilot.pause()
         drawn: list[int] = []
         draw = view.render_line
         view.render_line = lambda y: (drawn.append(y), draw(y))[1]
