@@ -5,7 +5,7 @@
     training_state.pt                                                                 what resuming needs, if anything
     MANIFEST.json                                                                     sizes and SHA-256 of all of these
 
-GPT-2's own names are mapped to Hugging Face's here and nowhere else. Foreign weights are read in weight_formats.py.
+The config is mapped in huggingface_config.py, foreign weights are read in weight_formats.py.
 """
 
 import hashlib
@@ -20,7 +20,8 @@ import safetensors.torch
 import torch
 
 from gpt_model.config import ModelConfig
-from gpt_model.errors import CheckpointError, ConfigError, TokenizerError
+from gpt_model.errors import CheckpointError, TokenizerError
+from gpt_model.huggingface_config import read_model_config, to_huggingface_config
 from gpt_model.model import GPT
 from gpt_model.tokenizer import Tokenizer, build_tokenizer, read_tokenizer, tokenizer_for_size
 from gpt_model.weight_formats import from_foreign, read_pickled, to_huggingface, to_nanogpt
@@ -57,7 +58,12 @@ def save_checkpoint(
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
         safetensors.torch.save_file(weights, staging / WEIGHTS, metadata={"format": "pt"})
-        config = json.dumps(_to_huggingface_config(model.config, tokenizer, dtype), indent=2)
+        config = json.dumps(
+            to_huggingface_config(
+                model.config, tokenizer.end_of_text if tokenizer else None, str(dtype).removeprefix("torch.")
+            ),
+            indent=2,
+        )
         (staging / "config.json").write_text(config + "\n", encoding="utf-8")
         if tokenizer is not None:
             tokenizer.save(staging)
@@ -166,68 +172,6 @@ def export_pth(file: Path, model: GPT) -> None:
     except (OSError, RuntimeError) as error:
         staging.unlink(missing_ok=True)
         raise CheckpointError(f"The weights could not be written to {file}: {error}.") from error
-
-
-def read_model_config(directory: Path) -> ModelConfig:
-    """Return the shape in a checkpoint directory's config.json, in our names.
-
-    Raises:
-        CheckpointError: there is none, it is damaged, or it describes something that is not a plain GPT-2.
-    """
-    file = directory / "config.json"
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-        kind = table.get("model_type", "gpt2")
-        values = {ours: table[theirs] for ours, theirs in _CONFIG_NAMES.items() if table.get(theirs) is not None}
-    except FileNotFoundError:
-        raise CheckpointError(f"{directory} is not a checkpoint: it has no config.json.") from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{file} cannot be read: {error}.") from error
-    if kind != "gpt2":
-        raise CheckpointError(f"{directory} holds a '{kind}' model; only GPT-2 models can be opened.")
-    for name, plain in _PLAIN_GPT2.items():
-        if table.get(name, plain[0]) not in plain:
-            raise CheckpointError(
-                f"{file}: {name} = {table[name]} is not GPT-2's ({plain[0]}), so it cannot be opened."
-            )
-    try:
-        return ModelConfig(**values)
-    except (ConfigError, TypeError) as error:
-        raise CheckpointError(f"{file} describes no possible model: {error}") from error
-
-
-_CONFIG_NAMES = {
-    "n_layer": "n_layer",
-    "n_head": "n_head",
-    "n_embd": "n_embd",
-    "block_size": "n_positions",
-    "vocab_size": "vocab_size",
-    "dropout": "resid_pdrop",
-    "n_inner": "n_inner",
-    "layer_norm_epsilon": "layer_norm_epsilon",
-}
-_PLAIN_GPT2: dict[str, tuple[Any, ...]] = {
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "tie_word_embeddings": (True,),
-    "add_cross_attention": (False,),
-}
-
-
-def _to_huggingface_config(config: ModelConfig, tokenizer: Tokenizer | None, dtype: torch.dtype) -> dict[str, Any]:
-    table = {theirs: getattr(config, ours) for ours, theirs in _CONFIG_NAMES.items()}
-    dropout = {"embd_pdrop": config.dropout, "attn_pdrop": config.dropout}
-    end_of_text = (
-        tokenizer.end_of_text if tokenizer else None
-    )  # said, so that transformers' default 50,256 is not taken
-    special = {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
-    kind = {
-        "model_type": "gpt2",
-        "architectures": ["GPT2LMHeadModel"],
-        "torch_dtype": str(dtype).removeprefix("torch."),
-    }
-    return kind | table | dropout | special | {name: plain[0] for name, plain in _PLAIN_GPT2.items()}
 
 
 def _read_directory_weights(directory: Path) -> dict[str, torch.Tensor]:

@@ -1,8 +1,10 @@
 """The app: three pages, one engine process, one place where a page's wishes are carried out. Never imports torch."""
 
+import asyncio
 import json
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
 import time
@@ -91,6 +93,8 @@ class GptTui(App[int]):
             self.notify(problem, title="Settings", severity="warning", markup=False, timeout=15)
         self.install_screen(self.train_page, "train")
         self.install_screen(self.runs_page, "runs")
+        for number, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129)):  # leave the terminal as it was found
+            asyncio.get_running_loop().add_signal_handler(number, self.exit, code)
         await self._start_engine()
 
     async def on_unmount(self) -> None:

@@ -120,7 +120,7 @@ class Completion:
             f"{self.count:>4}/{self.max_new_tokens} tok",
             f"{rate:>6,.0f} tok/s" if rate else "     – tok/s",
             f"context {min(self.context, block_size or 0):>4}/{block_size or '–'}",
-            f"seed {self.seed if self.seed is not None else '–'}",
+            f"seed {next((str(seed) for seed in (self.seed, self.fixed_seed) if seed is not None), '–')}",
         ]
         version, versions = self.timeline.place
         return left, [f"version {version}/{versions}"] if versions > 1 else []

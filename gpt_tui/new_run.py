@@ -1,7 +1,6 @@
 """From what a person says to a run's configuration: for the command line and the form alike. Imports no torch."""
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from gpt_model.config import ModelConfig, RunConfig, apply_settings, load_preset
 from gpt_model.corpus import find_documents
 from gpt_model.errors import CheckpointError, ConfigError, DataError
+from gpt_model.huggingface_config import read_model_config
 from gpt_model.tokenizer import vocab_size_of
 from gpt_tui.checkpoint_names import resolve_checkpoint
 from gpt_tui.locations import Locations
@@ -60,7 +60,7 @@ def plan_run(
     checkpoint = None
     if init:
         checkpoint = resolve_checkpoint(init, locations)
-        model = read_shape(checkpoint.path)
+        model = _shape_of(checkpoint.path)
         asked, _ = apply_settings(model, train, sets)
         contradicting = [name for name in sets if name in _SHAPE and getattr(asked, name) != getattr(model, name)]
         if contradicting or tokenizer:
@@ -104,24 +104,15 @@ def check_texts(config: RunConfig) -> None:
         next(document.chunks(1 << 16), "")
 
 
+def _shape_of(checkpoint: Path) -> ModelConfig:
+    if checkpoint.is_file():  # its shape is in its weights, and reading them takes torch
+        raise CheckpointError(f"{checkpoint} is a file of weights. Import it first: gpt-tui models import FILE NAME.")
+    return read_model_config(checkpoint)
+
+
 def _has_gpu() -> bool:
     """Return whether a CUDA device is probably there, without the seconds that asking torch costs."""
     return Path("/dev/nvidia0").exists() or (os.name == "nt" and shutil.which("nvidia-smi") is not None)
-
-
-def read_shape(checkpoint: Path) -> ModelConfig:
-    """Return the shape in a checkpoint's config.json; a .pth does not say it before torch has read it."""
-    try:
-        table = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-        return ModelConfig(
-            table["n_layer"], table["n_head"], table["n_embd"], table["n_positions"], table["vocab_size"],
-            n_inner=table.get("n_inner"), layer_norm_epsilon=table.get("layer_norm_epsilon", 1e-5),
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(
-            f"{checkpoint} is no checkpoint directory, so its shape cannot be read. "
-            "Import a .pth first: gpt-tui models import FILE NAME."
-        ) from error
 
 
 def _estimate(config: RunConfig, gpu: bool) -> str:

@@ -9,13 +9,13 @@ import click
 
 from gpt_model.config import ModelConfig
 from gpt_model.errors import CheckpointError, ConfigError, TokenizerError
+from gpt_model.huggingface_config import read_model_config
 from gpt_model.tokenizer import read_tokenizer, tokenizer_for_size
 from gpt_tui.checkpoint_names import ResolvedCheckpoint, list_checkpoints, resolve_checkpoint
 from gpt_tui.cli.json_text import to_json
 from gpt_tui.cli.options import checkpoint_argument, json_option, tokenizer_option
 from gpt_tui.cli.table import format_age, format_bytes, format_fields, format_table
 from gpt_tui.locations import BUNDLED, find_locations
-from gpt_tui.new_run import read_shape
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -132,7 +132,7 @@ def _describe(checkpoint: ResolvedCheckpoint) -> dict[str, Any]:
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
     shape, tokenizer, error = None, None, None
     try:
-        shape = read_shape(path)
+        shape = read_model_config(path)
         chosen = read_tokenizer(path) or tokenizer_for_size(shape.vocab_size)
         tokenizer = chosen.name if chosen else None
     except (CheckpointError, ConfigError, TokenizerError) as broken:

@@ -102,7 +102,9 @@ class RunsScreen(Screen[None]):
         table.move_cursor(row=min(row, max(len(entries) - 1, 0)))
         live = sum(status.state in ("starting", "running", "paused") for _, status, _ in entries)
         header = self.query_one(HeaderLine)
-        header.state, header.mood = (f"{live} running", "live") if live else (f"{len(entries)} runs", "state")
+        header.state, header.mood = (
+            (f"{live} running", "live") if live else (f"{len(entries)} run{'s' * (len(entries) != 1)}", "state")
+        )
         self._show_detail()
         self.refresh_bindings()
 

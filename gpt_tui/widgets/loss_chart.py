@@ -18,7 +18,8 @@ Curve = tuple[Floats, Floats]
 """Steps, ascending, and values; values may be NaN."""
 
 _BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])  # of a cell's 4 x 2 dots
-_LADDER = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+_ENDS = (1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+_TICKS = (1, 2, 2.5, 5, 10)
 LABEL = 6
 """Cells that a value's label has at least."""
 LATE = 100
@@ -64,7 +65,7 @@ def draw(curves: Sequence[Curve], marks: Sequence[float], width: int, height: in
     first = min(float(steps[0]) for steps, _ in curves if len(steps))
     last = max(float(steps[-1]) for steps, _ in curves if len(steps))
     start = first if first > max(last / 5, LATE) else 0.0
-    end = max(_rounded_up(last), start + 1)
+    end = max(_rounded_up(last, _ENDS), start + 1)
 
     def place(steps: ArrayLike) -> Floats:
         """Return where steps are, in dots from the left edge."""
@@ -116,12 +117,12 @@ def _limits(values: list[Floats]) -> tuple[float, float]:
     return low, high
 
 
-def _rounded_up(value: float) -> float:
-    """Return the next round number, at most a third larger."""
+def _rounded_up(value: float, ladder: Sequence[float]) -> float:
+    """Return the next of the ladder's numbers in any decade."""
     if value <= 0:
         return 0.0
     decade = 10.0 ** math.floor(math.log10(value))
-    return next(step * decade for step in _LADDER if step * decade >= value * (1 - 1e-12))
+    return next(step * decade for step in ladder if step * decade >= value * (1 - 1e-12))
 
 
 def _envelope(x: Floats, y: Floats, columns: int) -> tuple[Floats, Floats]:
@@ -162,7 +163,7 @@ def _value_labels(low: float, high: float, height: int, log: bool) -> list[str]:
 def _step_ticks(start: float, end: float, width: int) -> list[tuple[int, str]]:
     """Return round steps at most one in fourteen columns, each with its column."""
     room = max(width // 14, 1)
-    tick = max(_rounded_up((end - start) / room), 1.0)
+    tick = max(_rounded_up((end - start) / room, _TICKS), 1.0)
     first = math.ceil(start / tick)
     steps = [number * tick for number in range(first, math.floor(end / tick + 1e-9) + 1)]
     return [(int((step - start) / (end - start) * (width - 1)), f"{step:,.0f}") for step in steps]

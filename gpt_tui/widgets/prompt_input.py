@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from textual import events
+from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
 
-TALLEST = 6
+# A control character in a pasted text must reach the model and not the terminal.
+_PICTURES = {code: 0x2400 + code for code in range(32) if code not in (9, 10)}
+_PICTURES |= dict.fromkeys(range(127, 160), ord("␡"))
 
 
 class PromptInput(TextArea):
@@ -17,7 +19,7 @@ class PromptInput(TextArea):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "submit", "Complete", priority=True),
-        Binding("alt+enter,ctrl+j", "newline", "New line", show=False),
+        Binding("alt+enter,shift+enter,ctrl+j", "newline", "New line", show=False),
         Binding("ctrl+g", "editor", "Editor", show=False, tooltip="Write in your own editor"),
     ]
     DEFAULT_CSS = """
@@ -77,19 +79,30 @@ class PromptInput(TextArea):
         """Ask for the person's own editor."""
         self.post_message(self.EditorRequested(self.text))
 
-    async def _on_key(self, event: events.Key) -> None:
-        row = self.cursor_location[0]
-        if event.key == "up" and row == 0 and self._place > 0:
-            if self._place == len(self._history):
-                self._draft = self.text
-            self._show(self._place - 1)
-        elif event.key == "down" and row == self.document.line_count - 1 and self._place < len(self._history):
-            self._show(self._place + 1)
-        else:
-            await super()._on_key(event)
+    def action_cursor_up(self, select: bool = False) -> None:
+        """Go a line up; from the first one, a prompt back."""
+        if select or self._line > 0 or self._place == 0:
+            super().action_cursor_up(select)
             return
-        event.stop()
-        event.prevent_default()
+        if self._place == len(self._history):
+            self._draft = self.text
+        self._show(self._place - 1)
+
+    def action_cursor_down(self, select: bool = False) -> None:
+        """Go a line down; from the last one, a prompt forward, at the end to what was being written."""
+        if select or self._line < self.wrapped_document.height - 1 or self._place == len(self._history):
+            super().action_cursor_down(select)
+            return
+        self._show(self._place + 1)
+
+    @property
+    def _line(self) -> int:
+        """The line on the screen that the cursor is on."""
+        return self.wrapped_document.location_to_offset(self.cursor_location).y
+
+    def get_line(self, line_index: int) -> Text:
+        """Return a line as it is shown."""
+        return Text(self.document.get_line(line_index).translate(_PICTURES), end="", no_wrap=True)
 
     def _show(self, place: int) -> None:
         self._place = place

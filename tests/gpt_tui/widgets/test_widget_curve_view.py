@@ -75,7 +75,7 @@ async def test_draws_twice_a_second_at_most_and_not_without_news(view, around, w
     app = around(view, css=CSS)
     async with app.running(size=(60, 12)) as pilot:
         view.set_series((STEPS[:1], FALLING[:1]))
-        await wait_until(pilot, lambda: "loss" in app.lines()[0])
+        await wait_until(pilot, lambda: "loss, log" in app.lines()[0])
         drawings.clear()
         for count in range(2, 60):
             view.set_series((STEPS[:count], FALLING[:count]))
@@ -97,8 +97,8 @@ async def test_only_lines_that_changed_are_drawn_again(view, around, wait_until)
     app = around(view, css=CSS)
     async with app.running(size=(60, 20)) as pilot:
         view.set_series((STEPS, FALLING))
-        await wait_until(pilot, lambda: "loss" in app.lines()[0])
-        await pilot.pause()
+        await wait_until(pilot, lambda: "loss, log" in app.lines()[0])
+        await pilot.pause(0.3)  # until the first drawing is on the screen
         drawn: list[int] = []
         draw = view.render_line
         view.render_line = lambda y: (drawn.append(y), draw(y))[1]
