@@ -56,7 +56,7 @@ def complete(
     loaded = load_settings(locations, flags=flags | {"stop": stop or None})
     settings = loaded.settings
     for problem in loaded.problems:
-        tell(problem)
+        tell(f"gpt-tui: {problem}")
     seed = secrets.randbelow(2**31) if settings.seed is None else settings.seed
     checkpoint = resolve_checkpoint(settings.checkpoint, locations)
 

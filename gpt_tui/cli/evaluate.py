@@ -32,7 +32,7 @@ def evaluate(
     chosen = resolve_checkpoint(checkpoint, locations)
     loaded = load_settings(locations, flags={"device": device, "threads": threads})
     for problem in loaded.problems:
-        click.echo(problem, err=True)
+        click.echo(f"gpt-tui: {problem}", err=True)
 
     import torch
 

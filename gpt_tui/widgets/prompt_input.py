@@ -5,9 +5,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rich.text import Text
+from textual import events
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import TextArea
+
+from gpt_tui.widgets.terminal_keys import teach_keys
+
+teach_keys()
 
 # A control character in a pasted text must reach the model and not the terminal.
 _PICTURES = {code: 0x2400 + code for code in range(32) if code not in (9, 10)}
@@ -18,7 +23,7 @@ class PromptInput(TextArea):
     """Enter submits; Alt+Enter and Ctrl+J begin a new line; ↑ and ↓ at the edges walk the history."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "submit", "Complete", priority=True),
+        Binding("enter", "submit", "Complete"),
         Binding("alt+enter,shift+enter,ctrl+j", "newline", "New line", show=False),
         Binding("ctrl+g", "editor", "Editor", show=False, tooltip="Write in your own editor"),
     ]
@@ -99,6 +104,16 @@ class PromptInput(TextArea):
     def _line(self) -> int:
         """The line on the screen that the cursor is on."""
         return self.wrapped_document.location_to_offset(self.cursor_location).y
+
+    async def _on_key(self, event: events.Key) -> None:
+        # Terminals send Alt+H as a key with the character h, which a text area would write.
+        if event.key.startswith("alt+"):
+            event.prevent_default()
+        # Here and not by a priority binding: that would overtake letters of a fast hand that are still on their way.
+        if event.key == "enter":
+            event.stop()
+            event.prevent_default()
+            self.action_submit()
 
     def get_line(self, line_index: int) -> Text:
         """Return a line as it is shown."""

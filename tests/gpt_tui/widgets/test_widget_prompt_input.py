@@ -1,5 +1,6 @@
 import pytest
 from textual import events
+from textual._xterm_parser import XTermParser
 
 from gpt_tui.widgets.prompt_input import PromptInput
 
@@ -104,6 +105,14 @@ async def test_what_was_submitted_is_the_newest_history_once(field, around, wait
         assert field.text == "old"
 
 
+async def test_enter_does_not_overtake_the_letters_before_it(field, around, wait_until) -> None:
+    app = around(field)
+    async with app.running() as pilot:
+        for key in (*"typed in haste", "enter"):
+            app.post_message(events.Key("space" if key == " " else key, None if key == "enter" else key))
+        await wait_until(pilot, lambda: submitted(app) == ["typed in haste"])
+
+
 async def test_ctrl_g_asks_for_the_editor_with_the_text(field, around, wait_until) -> None:
     app = around(field)
     async with app.running() as pilot:
@@ -113,9 +122,15 @@ async def test_ctrl_g_asks_for_the_editor_with_the_text(field, around, wait_unti
         assert field.text == "hi"
 
 
+def test_alt_enter_is_known_as_terminals_send_it() -> None:
+    keys = [event.key for event in XTermParser().feed("\x1b\r") if isinstance(event, events.Key)]
+    assert keys == ["alt+enter"]
+
+
 async def test_tab_leaves_and_alt_letters_write_nothing(field, around) -> None:
     app = around(field)
     async with app.running() as pilot:
-        await pilot.press("alt+h", "alt+y", "tab")
-        assert field.text == ""
+        field.post_message(events.Key("alt+h", "h"))  # as a terminal sends it
+        await pilot.press("x", "tab")
+        assert field.text == "x"
         assert not field.cursor_blink
