@@ -18,6 +18,7 @@ _COMMANDS = {
     "samplers": ("gpt_tui.cli.samplers:samplers", "The stages that a chain can be made of."),
     "config": ("gpt_tui.cli.config:config", "Settings: where they are, what is in force, change one."),
     "engine": ("gpt_tui.cli.engine:engine", "Serve the app's wire on standard input and output."),
+    "web": ("gpt_tui.cli.web:web", "The completion page for a browser (extra: web)."),
     "completion": ("gpt_tui.cli.completion:completion", "A script that teaches the shell to complete commands."),
 }
 

@@ -21,7 +21,7 @@ from textual.timer import Timer
 
 from gpt_model.token_record import Token
 from gpt_tui.widgets.token_heat import HEATS, LEVELS, heat_level
-from gpt_tui.widgets.wrapped_text import Piece, WrappedText
+from gpt_tui.widgets.wrapped_text import LEAST_WIDTH, Piece, WrappedText
 
 HINT = "Type a prompt below and press Enter: the model goes on from there."
 
@@ -200,21 +200,23 @@ class TokenView(ScrollView, can_focus=True):
         return len(self._wrapped.lines) - self.scroll_offset.y - self.size.height
 
     def _wrap_again(self) -> None:
-        following, region = self.following, self.scrollable_content_region
+        following, region, top = self.following, self.scrollable_content_region, self.scroll_offset.y
+        anchor = self._wrapped.span_at(top, 0)
         # The last column is left for the space or newline at which a full line ends, so that the cursor can show it.
         self._wrapped = WrappedText(region.width - 1)
         for span in self._spans:
             self._wrapped.append(span.text, span.kind == "mark")
         self._set_height(len(self._wrapped.lines))
-        if following:
-            self.scroll_to(y=self.max_scroll_y, animate=False, force=True)
+        if not following and anchor is not None and anchor < len(self._spans):
+            top = self._wrapped.lines_of(anchor)[0]
+        self.scroll_to(y=self.max_scroll_y if following else top, animate=False, force=True)
         self.refresh()
 
     def on_mount(self) -> None:
         self.flush()
 
     def on_resize(self) -> None:
-        if self._wrapped.width != max(self.scrollable_content_region.width - 1, 1):
+        if self._wrapped.width != max(self.scrollable_content_region.width - 1, LEAST_WIDTH):
             self._wrap_again()
         elif self.following:
             self.scroll_to(y=self.max_scroll_y, animate=False, force=True)

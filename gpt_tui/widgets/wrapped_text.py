@@ -9,6 +9,8 @@ from rich.cells import cell_len, get_character_cell_size
 from gpt_tui.widgets.visible_text import picture
 
 TAB = 4
+"""Cells between tab stops."""
+LEAST_WIDTH = 4
 
 # Runs of letters that are one cell each and break nowhere; every other character is looked at alone.
 _UNITS = re.compile(r"[!-~\u00a1-\u00ac\u00ae-\u02ff\u0370-\u0377\u0384-\u0482\u048a-\u052f]+|.", re.DOTALL)
@@ -35,7 +37,7 @@ class WrappedText:
     """
 
     def __init__(self, width: int) -> None:
-        self.width = max(width, TAB)
+        self.width = max(width, LEAST_WIDTH)
         self._hung = False
         self._starts: list[int] = []  # per span, a line at or before its first piece
         self.lines: list[list[Piece]] = [[]]

@@ -105,6 +105,30 @@ async def test_a_new_width_wraps_anew_and_stays_at_the_end(around, token, wait_u
         assert view.following
 
 
+async def test_a_new_width_keeps_the_readers_place(around, token, wait_until) -> None:
+    view = TokenView()
+    app = around(view)
+    async with app.running(size=(60, 8)) as pilot:
+        view.set_document(spans(token, [f"word{number} " for number in range(300)]))
+        await pilot.press("pageup", "pageup", "pageup")
+        first = app.lines()[0].split()[0]
+        await pilot.resize_terminal(31, 8)
+        await wait_until(pilot, lambda: view.size.width == 31)
+        assert first in app.lines()[0]
+        assert not view.following
+
+
+async def test_a_shorter_document_is_shown_from_its_end(around, token) -> None:
+    view = TokenView()
+    app = around(view)
+    async with app.running(size=(30, 8)) as pilot:
+        view.set_document(spans(token, ["long\n"] * 100))
+        await pilot.press("pageup")
+        view.set_document(spans(token, ["short\n"] * 3))
+        await pilot.pause()
+        assert [line.strip() for line in app.lines()[:4]] == ["short", "short", "short", ""]
+
+
 async def test_the_cursor_walks_over_tokens_and_says_which(around, token, wait_until) -> None:
     view = TokenView()
     app = around(view)
