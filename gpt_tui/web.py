@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ class WebPage:
 
     async def show_page(self, request: web.Request) -> web.Response:
         """Answer with the page."""
-        page = resources.files("gpt_tui").joinpath("web_page.html").read_text(encoding="utf-8")
+        page = Path(__file__).with_name("web_page.html").read_text(encoding="utf-8")
         return web.Response(text=page, content_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
     async def show_defaults(self, request: web.Request) -> web.Response:
