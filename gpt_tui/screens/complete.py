@@ -297,8 +297,7 @@ class CompleteScreen(Screen[None]):
             self._ended()
 
     def _ended(self) -> None:
-        if self._newest:
-            self.query_one(CandidatesPanel).show(self._newest)
+        self._show_newest()
         label = self._loaded.label if self._loaded else ""
         self.post_message(CompletionEnded(self._completion, label))
 
@@ -320,8 +319,12 @@ class CompleteScreen(Screen[None]):
     def _refresh_numbers(self) -> None:
         if self._completion.streaming:
             self._show_state()
-            if self._newest:
-                self.query_one(CandidatesPanel).show(self._newest)
+            self._show_newest()
+
+    def _show_newest(self) -> None:
+        """Show why the newest token was drawn, unless the reader is looking at another one."""
+        if self._newest and self.query_one(TokenView).cursor is None:
+            self.query_one(CandidatesPanel).show(self._newest)
 
     def _show_state(self, doing: str = "") -> None:
         if not self._composed:

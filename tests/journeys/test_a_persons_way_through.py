@@ -90,7 +90,9 @@ def test_a_run_outlives_its_terminal_and_is_talked_to(tmp_path: Path, corpus: Pa
         terminal.until("No runs yet")
         terminal.press("n")
         terminal.until("Start a run")
-        terminal.press(str(corpus), "down", "moon", "down", "down", "down", "down", "down")
+        for field in (str(corpus), "moon", "", "", "", ""):
+            terminal.press(field, "down")
+            terminal.pump(0.7)  # the focus has to arrive, also on a busy machine
         terminal.press(
             "n_layer=1 n_embd=32 n_head=2 block_size=32 max_steps=100000 eval_interval=50 checkpoint_interval=50"
         )
