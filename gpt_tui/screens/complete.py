@@ -8,7 +8,7 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical
+from textual.containers import Horizontal
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
@@ -25,19 +25,15 @@ from gpt_tui.screens.complete_messages import (
     Sent,
     SettingChosen,
 )
-from gpt_tui.screens.document_spans import document_spans, mark_text
 from gpt_tui.screens.stage_picker import StagePicker
 from gpt_tui.settings import write_text_atomically
 from gpt_tui.slash_commands import SlashCommand, parse_command
-from gpt_tui.widgets.candidates_panel import CandidatesPanel
 from gpt_tui.widgets.chain_panel import ChainPanel
+from gpt_tui.widgets.desk import Desk
 from gpt_tui.widgets.header_line import HeaderLine
 from gpt_tui.widgets.prompt_input import PromptInput
 from gpt_tui.widgets.status_line import StatusLine
-from gpt_tui.widgets.token_view import Span, TokenView
 from samplers import Chain, ChainError, Stage
-
-HEATS = ("off", "probability", "surprisal", "entropy", "rank")
 
 
 class CompleteScreen(Screen[None]):
@@ -73,20 +69,14 @@ class CompleteScreen(Screen[None]):
         self._prompt = prompt or ""
         self._loaded: wire.CheckpointLoaded | None = None
         self._dead = False
-        self._newest: Token | None = None
         self._composed = False
         self._offered = (False, False)
         self._early: list[wire.Event | EngineDied] = []
-        self._shown_chain = ""
         self._slow_line = "SSH_CONNECTION" in os.environ
 
     def compose(self) -> ComposeResult:
         yield HeaderLine("Complete")
-        with Horizontal(id="text"):
-            yield TokenView()
-            with Vertical(id="side"):
-                yield ChainPanel()
-                yield CandidatesPanel()
+        yield Desk()
         with Horizontal(id="prompt"):
             yield Static("❯", id="glyph")
             yield PromptInput()
@@ -95,7 +85,7 @@ class CompleteScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self._composed = True
-        self.query_one(ChainPanel).set_chain(self._completion.chain)
+        self.query_one(Desk).show_chain(self._completion.chain)
         self.query_one(PromptInput).set_history(self._history)
         self.prefill(self._prompt)
         self.query_one(PromptInput).focus()
@@ -140,8 +130,7 @@ class CompleteScreen(Screen[None]):
             completion.prompt_read(event.tokens)
         elif isinstance(event, wire.GenerationFinished) and completion.accepts(event.request):
             completion.finish(event.finished)
-            if event.finished.text:
-                self.query_one(TokenView).append(Span(event.finished.text, "model", None))
+            self.query_one(Desk).add_rest(event.finished.text)
             self._ended()
         elif isinstance(event, wire.CheckpointLoaded):
             if self._loaded and (self._loaded.path, self._loaded.tokenizer) != (event.path, event.tokenizer):
@@ -195,14 +184,10 @@ class CompleteScreen(Screen[None]):
         def add(stage: Stage | None) -> None:
             if stage is not None:
                 chain = self._completion.chain.added(stage)
-                self.query_one(ChainPanel).set_chain(chain)
+                self.query_one(Desk).show_chain(chain)
                 self._use_chain(chain)
 
         self.app.push_screen(StagePicker(), add)
-
-    @on(TokenView.TokenHighlighted)
-    def _token_highlighted(self, event: TokenView.TokenHighlighted) -> None:
-        self.query_one(CandidatesPanel).show(event.token)
 
     @on(PromptInput.EditorRequested)
     def _editor_requested(self, event: PromptInput.EditorRequested) -> None:
@@ -241,9 +226,7 @@ class CompleteScreen(Screen[None]):
 
     def action_heat(self) -> None:
         """Go to the next way of colouring the tokens."""
-        view = self.query_one(TokenView)
-        view.heat = HEATS[(HEATS.index(view.heat) + 1) % len(HEATS)]
-        self.notify(f"Heat: {view.heat}", timeout=1.5)
+        self.notify(f"Heat: {self.query_one(Desk).next_heat()}", timeout=1.5)
 
     def action_panel(self) -> None:
         """Show or hide the side panel."""
@@ -273,14 +256,13 @@ class CompleteScreen(Screen[None]):
             for name, value in self._completion.carry_out(command).items():
                 self.post_message(SettingChosen(name, value))
             if self._completion.chain != before:
-                self.query_one(ChainPanel).set_chain(self._completion.chain)
+                self.query_one(Desk).show_chain(self._completion.chain)
                 self._use_chain(self._completion.chain)
         self._show_state()
 
     # --- showing
 
     def _begin(self, request: wire.Generate) -> None:
-        self._newest = None
         self._show_document()
         self.post_message(Sent(request))
         self._show_state()
@@ -297,34 +279,24 @@ class CompleteScreen(Screen[None]):
             self._ended()
 
     def _ended(self) -> None:
-        self._show_newest()
+        self.query_one(Desk).show_newest()
         label = self._loaded.label if self._loaded else ""
         self.post_message(CompletionEnded(self._completion, label))
 
     def _show_document(self) -> None:
-        self.query_one(TokenView).set_document(list(document_spans(self._completion.document)))
+        self.query_one(Desk).show_document(self._completion.document)
         self._show_state()
 
     def _show_token(self, token: Token) -> None:
-        view = self.query_one(TokenView)
-        if token.chain is not None and token.index:
-            view.append(Span(mark_text(token.chain, self._shown_chain), "mark", None))
-        self._shown_chain = token.chain or self._shown_chain
-        view.append(Span(token.text, "model", token))
         self._completion.token_arrived(token)
-        self._newest = token
+        self.query_one(Desk).add_token(token)
         for fault in token.faults:
             self.notify(fault, title="A stage failed", severity="warning", markup=False)
 
     def _refresh_numbers(self) -> None:
         if self._completion.streaming:
             self._show_state()
-            self._show_newest()
-
-    def _show_newest(self) -> None:
-        """Show why the newest token was drawn, unless the reader is looking at another one."""
-        if self._newest and self.query_one(TokenView).cursor is None:
-            self.query_one(CandidatesPanel).show(self._newest)
+            self.query_one(Desk).show_newest()
 
     def _show_state(self, doing: str = "") -> None:
         if not self._composed:
