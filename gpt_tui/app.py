@@ -138,7 +138,9 @@ class GptTui(App[int]):
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Offer the app's and the page's actions in the command palette, beside Textual's own."""
         yield from super().get_system_commands(screen)
-        for binding in (*_shown(screen.BINDINGS), *_shown(self.BINDINGS)):
+        by_action = {each.action: each for each in (*_shown(self.BINDINGS)[::-1], *_shown(screen.BINDINGS))}
+        del by_action["command_palette"]
+        for binding in by_action.values():
             about = f"{binding.tooltip or binding.description} ({binding.key})"
             yield SystemCommand(binding.description, about, lambda action=binding.action: self._act(action))
 

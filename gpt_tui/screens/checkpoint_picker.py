@@ -34,7 +34,7 @@ class CheckpointPicker(ModalScreen[str | None]):
 
     def _options(self, part: str) -> list[Option]:
         return [
-            Option(Text.assemble((name, "bold"), "  ", (about, "dim")), id=name)
+            Option(Text.assemble((f"{name:<24} ", "bold"), (about, "dim"), no_wrap=True, overflow="ellipsis"), id=name)
             for name, about in self._names
             if part.lower() in name.lower()
         ]

@@ -37,8 +37,23 @@ class Help(ModalScreen[None]):
         self.query_one(VerticalScroll).focus()
 
 
+_NAMES = {
+    "left_square_bracket": "[", "right_square_bracket": "]", "plus": "+", "minus": "-", "equals_sign": "=",
+    "escape": "Esc", "left": "←", "right": "→", "up": "↑", "down": "↓", "enter": "Enter", "delete": "Del", "space": "Space",
+}  # fmt: skip
+
+
 def _keys(binding: Binding) -> str:
-    return binding.key_display or binding.key.replace("left_square_bracket", "[").replace("right_square_bracket", "]")
+    """Return a binding's keys as they are printed on them: `^R`, `Alt ←`, `x Del`."""
+    if binding.key_display:
+        return binding.key_display
+    shown = []
+    for key in binding.key.split(","):
+        *modifiers, name = key.split("+")
+        name = _NAMES.get(name, name.upper() if len(name) > 1 or "ctrl" in modifiers else name)
+        prefix = {"ctrl": "^", "alt": "Alt ", "shift": "⇧"}
+        shown.append("".join(prefix.get(each, each) for each in modifiers) + name)
+    return "  ".join(shown)
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> Table:

@@ -33,7 +33,7 @@ class StagePicker(ModalScreen[Stage | None]):
     def _option(name: str) -> Option:
         entry = stage_entries()[name]
         try:
-            about = (load_stage(name).__doc__ or "").strip().splitlines()[0]
+            about = (load_stage(name).__doc__ or "").strip().splitlines()[0].partition(":")[0]
             return Option(Text.assemble((f"{name:<14}", "bold"), (about, "dim")), id=name)
         except (ChainError, IndexError) as error:
             return Option(

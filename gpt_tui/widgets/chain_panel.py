@@ -50,9 +50,9 @@ class ChainPanel(Widget, can_focus=True):
         Binding("right,plus,equals_sign", "nudge(1)", "More", show=False),
         Binding("enter", "type", "Type"),
         Binding("space", "switch", "On/off"),
-        Binding("shift+up,K", "move(-1)", "Move", key_display="⇧↑↓"),
+        Binding("shift+up,K", "move(-1)", "Move", show=False, key_display="⇧↑↓"),
         Binding("shift+down,J", "move(1)", "Act later", show=False),
-        Binding("x,delete", "remove", "Remove"),
+        Binding("x,delete", "remove", "Remove", show=False),
         Binding("a", "add", "Add"),
         Binding("escape", "cancel", "Cancel", show=False),
     ]
