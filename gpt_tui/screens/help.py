@@ -39,7 +39,8 @@ class Help(ModalScreen[None]):
 
 _NAMES = {
     "left_square_bracket": "[", "right_square_bracket": "]", "plus": "+", "minus": "-", "equals_sign": "=",
-    "escape": "Esc", "left": "←", "right": "→", "up": "↑", "down": "↓", "enter": "Enter", "delete": "Del", "space": "Space",
+    "escape": "Esc", "left": "←", "right": "→", "up": "↑", "down": "↓", "enter": "Enter", "delete": "Del",
+    "space": "Space",
 }  # fmt: skip
 
 
