@@ -90,7 +90,7 @@ class GptTui(App[int]):
         if self._settings.keymap:
             self.set_keymap(dict(self._settings.keymap))
         for problem in self._loaded.problems:
-            self.notify(problem, title="Settings", severity="warning", markup=False, timeout=15)
+            self.notify(problem, title="Settings", severity="warning", markup=False, timeout=8)
         self.install_screen(self.train_page, "train")
         self.install_screen(self.runs_page, "runs")
         for number, code in ((signal.SIGTERM, 143), (signal.SIGHUP, 129)):  # leave the terminal as it was found

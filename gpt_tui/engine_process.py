@@ -83,7 +83,6 @@ class _Server:
         from gpt_model.generation import Engine
 
         device = str(choose_device(load.device))
-        self._engine = None  # the old weights go before the new ones come
         model, tokenizer = load_model_and_tokenizer(chosen.path, device, load.tokenizer)
         set_generation_threads(load.threads, model.config)
         self._engine = Engine(model, tokenizer)

@@ -68,6 +68,7 @@ class CompleteScreen(Screen[None]):
         self._edit = edit
         self._prompt = prompt or ""
         self._loaded: wire.CheckpointLoaded | None = None
+        self._awaited = ""  # the checkpoint that is on its way
         self._dead = False
         self._composed = False
         self._offered = (False, False)
@@ -135,15 +136,17 @@ class CompleteScreen(Screen[None]):
         elif isinstance(event, wire.CheckpointLoaded):
             if self._loaded and (self._loaded.path, self._loaded.tokenizer) != (event.path, event.tokenizer):
                 completion.document.ids = None  # the text is another model's now; its ids mean nothing to this one
-            self._loaded, self._dead = event, False
+            self._loaded, self._awaited, self._dead = event, "", False
         elif isinstance(event, wire.EngineStarted):
             self._dead = False
         elif isinstance(event, wire.EngineFailed):
             self.notify(event.message, severity="error", markup=False, timeout=10)
             if completion.accepts(event.request):
                 self._cut_off()
+            elif event.request is None:
+                self._awaited = ""  # what was open before still is
         elif isinstance(event, EngineDied):
-            self._dead, self._loaded = True, None
+            self._dead, self._loaded, self._awaited = True, None, ""
             self._cut_off()
             self.notify(
                 f"{event.message} Your text is safe; F5 starts the engine again.",
@@ -153,8 +156,8 @@ class CompleteScreen(Screen[None]):
 
     def show_loading(self, name: str) -> None:
         """Say that a checkpoint is on its way."""
-        self._loaded = None
-        self._show_state(f"loading {name}".strip())
+        self._awaited = name or "the newest checkpoint"
+        self._show_state()
 
     # --- what the person does
 
@@ -167,7 +170,7 @@ class CompleteScreen(Screen[None]):
                 return
             if self._completion.streaming:
                 raise GenerationError("It is still writing: Esc stops it.")
-            if self._loaded is None:
+            if self._loaded is None or self._awaited:
                 raise GenerationError("No model is ready yet; your prompt is kept.")
         except (GptError, ChainError, OSError) as error:
             self.notify(str(error), severity="warning", markup=False)
@@ -201,7 +204,7 @@ class CompleteScreen(Screen[None]):
 
     def action_regenerate(self, same_seed: bool) -> None:
         """Write the last completion again."""
-        if self._completion.streaming or self._loaded is None:
+        if self._completion.streaming or self._loaded is None or self._awaited:
             self.notify("Not now: stop it with Esc, or wait for the model.", severity="warning")
         elif request := self._completion.regenerate(same_seed):
             self._begin(request)
@@ -298,7 +301,7 @@ class CompleteScreen(Screen[None]):
             self._show_state()
             self.query_one(Desk).show_newest()
 
-    def _show_state(self, doing: str = "") -> None:
+    def _show_state(self) -> None:
         if not self._composed:
             return
         completion, loaded = self._completion, self._loaded
@@ -310,7 +313,8 @@ class CompleteScreen(Screen[None]):
         elif completion.streaming:
             header.state, header.mood = "writing", "live"
         else:
-            header.state, header.mood = doing or ("ready" if loaded else "loading"), "live" if loaded else "state"
+            state = f"loading {self._awaited}" if self._awaited else "ready" if loaded else "no model · ^O opens one"
+            header.state, header.mood = state, "live" if loaded and not self._awaited else "state"
         self.query_one(StatusLine).set_segments(*completion.numbers(loaded.block_size if loaded else None))
         if (keys := (completion.streaming, self._dead)) != self._offered:
             self._offered = keys

@@ -26,7 +26,7 @@ class Desk(Horizontal):
         self._chain = ""  # the one that drew the newest token
 
     def compose(self) -> ComposeResult:
-        yield TokenView()
+        yield TokenView("Type a prompt below; Enter completes it.")
         with Vertical(id="side"):
             yield ChainPanel()
             yield CandidatesPanel()

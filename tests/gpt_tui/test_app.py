@@ -150,6 +150,9 @@ async def test_checkpoints_are_chosen_and_a_broken_one_is_told(home: Locations) 
         app.complete_page.prefill("/open broken")
         await pilot.press("enter")
         await until(pilot, lambda: any("broken" in each.message for each in app._notifications))
+        await until(pilot, lambda: ready(app))  # the one before is still open
+        await pilot.press("x", "enter")
+        await until(pilot, lambda: text(app).startswith("xabc"))
 
 
 async def test_pages_help_and_the_form_are_reached_by_keys(home: Locations, tmp_path: Path) -> None:
