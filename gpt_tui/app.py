@@ -71,6 +71,7 @@ class GptTui(App[int]):
         self._history = History(locations.state / "history.jsonl")
         self._checkpoint = self._settings.checkpoint
         self._interrupted = 0.0
+        self._unsaved: dict[str, object] = {}
         self.engine = EngineClient(
             self._engine_spoke, locations.state / "engine.log", shlex.split(self._settings.engine)
         )
@@ -98,6 +99,7 @@ class GptTui(App[int]):
         await self._start_engine()
 
     async def on_unmount(self) -> None:
+        self._save_settings()
         await self.engine.stop()
 
     # --- pages
@@ -238,10 +240,18 @@ class GptTui(App[int]):
         self._keep(message.name, message.value)
 
     def _keep(self, name: str, value: object) -> None:
-        try:
-            save_setting(self._locations, name, value)
-        except (GptError, OSError) as error:
-            self.notify(f"The setting was not saved: {error}", severity="warning", markup=False)
+        """Save a setting, together with what else changes within a second: a key held down is one change."""
+        if not self._unsaved:
+            self.set_timer(1.0, self._save_settings)
+        self._unsaved[name] = value
+
+    def _save_settings(self) -> None:
+        unsaved, self._unsaved = self._unsaved, {}
+        for name, value in unsaved.items():
+            try:
+                save_setting(self._locations, name, value)
+            except (GptError, OSError) as error:
+                self.notify(f"The setting was not saved: {error}", severity="warning", markup=False)
 
     def _first_completion(self) -> Completion:
         settings = self._settings
