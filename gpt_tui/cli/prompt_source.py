@@ -1,6 +1,8 @@
 """Where a prompt comes from: the argument, a file, or what is piped in. Never waits for a person without a word."""
 
+import contextlib
 import os
+import select
 import stat
 import sys
 from pathlib import Path
@@ -32,12 +34,20 @@ def read_prompt(argument: str | None, file: str | None, keep_newline: bool) -> s
             "There is no prompt. Give one: gpt-tui complete 'ROMEO:', -f FILE, or pipe it in (-f - reads the terminal)."
         )
     if file in (None, "-"):
-        return decode_prompt(sys.stdin.buffer.read(), "Standard input", keep_newline)
+        return decode_prompt(_read_input(), "Standard input", keep_newline)
     assert file is not None
     try:
         return decode_prompt(Path(file).read_bytes(), file, keep_newline)
     except OSError as error:
         raise click.UsageError(f"{file} cannot be read: {error.strerror or error}.") from error
+
+
+def _read_input() -> bytes:
+    """Return all of standard input; when it stays silent for a second, say what is being waited for."""
+    with contextlib.suppress(OSError, ValueError):  # no real file, which cannot keep one waiting
+        if not select.select([sys.stdin], [], [], 1.0)[0]:
+            click.echo("gpt-tui: waiting for the prompt on standard input; Ctrl-C ends it.", err=True)
+    return sys.stdin.buffer.read()
 
 
 def decode_prompt(raw: bytes, source: str, keep_newline: bool = False) -> str:

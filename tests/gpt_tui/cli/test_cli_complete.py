@@ -247,3 +247,12 @@ def test_a_terminal_gets_pictures_of_control_characters_a_newline_and_the_number
     assert "ended by length" in numbers
     assert not set(text) & set(map(chr, [*range(32), 127])) - set("\n\t")
     assert len(text) >= len(raw)
+
+
+def test_a_pipe_that_stays_silent_is_waited_for_with_a_word() -> None:
+    code = "from gpt_tui.cli.prompt_source import read_prompt; print(read_prompt(None, None, False))"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes, text=True) as process:
+        assert process.stderr is not None
+        assert "waiting for the prompt" in process.stderr.readline()
+        assert process.communicate("late\n", timeout=10)[0] == "late\n"
