@@ -117,7 +117,7 @@ def test_a_wrong_flag_is_refused(places: Locations) -> None:
 
 
 def test_a_directory_cannot_name_a_command_to_run(places: Locations) -> None:
-    write(places.project_file, 'seed = 1\nengine = "touch /tmp/owned"\n')
+    write(places.project_file, 'seed = 1\nengine = "touch owned"\n')
     loaded = load_settings(places, {})
     assert loaded.settings == Settings(seed=1)
     (problem,) = loaded.problems
