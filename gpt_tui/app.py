@@ -98,6 +98,12 @@ class GptTui(App[int]):
             asyncio.get_running_loop().add_signal_handler(number, self.exit, code)
         await self._start_engine()
 
+    def exit(self, *arguments: Any, **options: Any) -> None:
+        """Leave, by whatever way: what was still being written is kept first, while the page knows it."""
+        if unfinished := self.complete_page.leave():
+            self._keep_completion(unfinished)
+        super().exit(*arguments, **options)
+
     async def on_unmount(self) -> None:
         self._save_settings()
         await self.engine.stop()
@@ -139,7 +145,8 @@ class GptTui(App[int]):
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """Offer the app's and the page's actions in the command palette, beside Textual's own."""
-        yield from super().get_system_commands(screen)
+        # Textual's own "Maximize" knows one widget a page, "Keys" is our F1.
+        yield from (each for each in super().get_system_commands(screen) if each.title not in ("Maximize", "Keys"))
         by_action = {each.action: each for each in (*_shown(self.BINDINGS)[::-1], *_shown(screen.BINDINGS))}
         del by_action["command_palette"]
         for binding in by_action.values():

@@ -160,8 +160,10 @@ def check_setting(name: str, value: Any) -> Any:
 
 
 def save_setting(locations: Locations, name: str, value: Any) -> None:
-    """Write one setting into the user's file, in one step; the others stay as they are.
+    """Write one setting into the user's file, in one step; everything else in it stays, comments too.
 
+    Where the setting's own lines cannot be told from the others, the file is written anew and a copy is kept as
+    settings.toml.before-TIME.
     A file that cannot be read is kept aside as settings.toml.damaged-TIME before a new one takes its place.
 
     Raises:
@@ -169,7 +171,7 @@ def save_setting(locations: Locations, name: str, value: Any) -> None:
     """
     checked = check_setting(name, value)
     file = locations.settings_file
-    _, table, trouble = _read_table(file)
+    text, table, trouble = _read_table(file)
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if trouble and file.exists():
@@ -177,9 +179,33 @@ def save_setting(locations: Locations, name: str, value: Any) -> None:
         table[name] = list(checked) if isinstance(checked, tuple) else checked
         if checked is None:
             del table[name]
-        write_text_atomically(file, tomli_w.dumps(table))
+        edited = _with_setting(text, name, table.get(name))
+        if not _reads_as(edited, table):  # spelled in a way that a line's replacement does not reach
+            if text:
+                write_text_atomically(file.with_name(f"{file.name}.before-{int(time.time())}"), text)
+            edited = tomli_w.dumps(table)
+        write_text_atomically(file, edited)
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}.") from error
+
+
+def _with_setting(text: str, name: str, value: Any) -> str:
+    """Return a TOML text with one line set, added before the first table, or taken away when there is no value."""
+    line = "" if value is None else tomli_w.dumps({name: value})
+    pattern = re.compile(rf"^[ \t]*{re.escape(name)}[ \t]*=[^\n]*\n?", re.MULTILINE)
+    if pattern.search(text):
+        return pattern.sub(lambda match: line, text, count=1)
+    table = re.search(r"^[ \t]*\[", text, re.MULTILINE)
+    cut = table.start() if table else len(text)
+    head = text[:cut] + ("" if text[:cut].endswith("\n") or not text[:cut] else "\n")
+    return head + line + text[cut:]
+
+
+def _reads_as(text: str, table: Mapping[str, Any]) -> bool:
+    try:
+        return tomllib.loads(text) == table
+    except tomllib.TOMLDecodeError:
+        return False
 
 
 def write_text_atomically(file: Path, text: str) -> None:

@@ -276,6 +276,14 @@ class CompleteScreen(Screen[None]):
         if self._completion.streaming:
             self.post_message(Sent(wire.SwitchChain(str(chain))))
 
+    def leave(self) -> CompletionEnded | None:
+        """Take in no more events; return what was still being written, so that it can be kept."""
+        self._composed = False  # what comes now is for a page that is not there any more
+        if not self._completion.streaming:
+            return None
+        self._completion.finish(None)
+        return CompletionEnded(self._completion, self._loaded.label if self._loaded else "")
+
     def _cut_off(self) -> None:
         if self._completion.streaming:
             self._completion.finish(None)

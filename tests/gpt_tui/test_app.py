@@ -138,6 +138,19 @@ async def test_a_dead_engine_is_told_restarted_on_request_and_no_text_is_lost(ho
         assert text(app).startswith(kept)
 
 
+async def test_leaving_while_it_streams_keeps_what_came(home: Locations) -> None:
+    app = make_app(home, pause=0.01, tokens=10_000)
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: ready(app))
+        await pilot.press("x", "enter")
+        await until(pilot, lambda: len(text(app)) > 4)
+        await pilot.press("ctrl+q")
+    (file,) = home.sessions.iterdir()
+    (kept,) = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    assert kept["text"].startswith("xabc")
+    assert kept["finished"] is None
+
+
 async def test_checkpoints_are_chosen_and_a_broken_one_is_told(home: Locations) -> None:
     app = make_app(home)
     async with app.run_test() as pilot:

@@ -231,3 +231,20 @@ def test_a_directory_that_cannot_be_made_is_told(places: Locations) -> None:
 )
 def test_text_becomes_the_settings_type(name: str, given: object, expected: object) -> None:
     assert check_setting(name, given) == expected
+
+
+def test_saving_keeps_what_a_person_wrote_around_it(places: Locations) -> None:
+    places.settings_file.parent.mkdir(parents=True, exist_ok=True)
+    places.settings_file.write_text('# mine\nchain = "top_k=3" # why\nseed = 1\n\n[keymap]\n"a.b" = "f8"\n')
+    save_setting(places, "seed", 4)
+    save_setting(places, "threads", 2)
+    text = places.settings_file.read_text()
+    assert text == '# mine\nchain = "top_k=3" # why\nseed = 4\n\nthreads = 2\n[keymap]\n"a.b" = "f8"\n'
+    save_setting(places, "seed", None)
+    assert "seed" not in places.settings_file.read_text()
+    # several lines for one value: written anew, and the text of before is kept
+    places.settings_file.write_text('# mine\nstop = [\n  "a",\n]\n')
+    save_setting(places, "stop", ("b",))
+    assert load_settings(places, {}).settings.stop == ("b",)
+    (kept,) = places.settings_file.parent.glob("settings.toml.before-*")
+    assert kept.read_text().startswith("# mine")
