@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from gpt_model.checkpoint import load_model_and_tokenizer
+from gpt_model.checkpoint import load_checkpoint, load_model_and_tokenizer
 from gpt_model.checkpoint_shelf import CheckpointShelf
 from gpt_model.config import ModelConfig, RunConfig
 from gpt_model.corpus import find_documents
@@ -84,7 +84,10 @@ def _prepare_model(config: RunConfig, data_directory: Path, on_progress: Progres
         shards = _prepare_data(config, data_directory, config.tokenizer, on_progress)
         return GPT(dataclasses.replace(config.model, vocab_size=shards.tokenizer.vocab_size)), shards
     on_progress(f"loading {config.init}", 0.0)
-    loaded, tokenizer = load_model_and_tokenizer(config.init)
+    loaded, tokenizer = load_checkpoint(config.init)
+    if tokenizer is None:  # the run's own word counts only where the checkpoint has none
+        asked = None if config.tokenizer == "checkpoint" else config.tokenizer
+        loaded, tokenizer = load_model_and_tokenizer(config.init, tokenizer=asked)
     _require_same_shape(config, loaded.config)
     if config.tokenizer not in ("checkpoint", tokenizer.name):
         raise ConfigError(

@@ -83,8 +83,8 @@ class Tokenizer:
         )
 
     def token_bytes(self, token: int) -> bytes:
-        """Return the bytes of one id; an id beyond the vocabulary (a padded model's) has none."""
-        return self._pieces[token] if 0 <= token < self.vocab_size else b""
+        """Return the bytes of one id; an id beyond the vocabulary (a padded model's) is U+FFFD, to be seen."""
+        return self._pieces[token] if 0 <= token < self.vocab_size else "\ufffd".encode()
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Return the bytes of ids."""

@@ -11,7 +11,7 @@ from gpt_model.config import ModelConfig, RunConfig, apply_settings, load_preset
 from gpt_model.corpus import find_documents
 from gpt_model.errors import CheckpointError, ConfigError, DataError
 from gpt_model.huggingface_config import read_model_config
-from gpt_model.tokenizer import vocab_size_of
+from gpt_model.tokenizer import read_tokenizer, tokenizer_for_size, vocab_size_of
 from gpt_tui.checkpoint_names import resolve_checkpoint
 from gpt_tui.locations import Locations
 
@@ -63,11 +63,16 @@ def plan_run(
         model = _shape_of(checkpoint.path)
         asked, _ = apply_settings(model, train, sets)
         contradicting = [name for name in sets if name in _SHAPE and getattr(asked, name) != getattr(model, name)]
-        if contradicting or tokenizer:
+        own = read_tokenizer(checkpoint.path) or tokenizer_for_size(model.vocab_size)
+        if own is None and tokenizer is None:
+            raise ConfigError(f"The checkpoint '{init}' brings no tokenizer: name one with --tokenizer gpt2 or bytes.")
+        if contradicting or (own is not None and tokenizer not in (None, own.name)):
             what = contradicting[0] if contradicting else "tokenizer"
             raise ConfigError(f"{what} is fixed by the checkpoint '{init}' that this run starts from; leave it out.")
-        spec = "checkpoint"
-        notes.append(f"Starts from {checkpoint.label}, with its shape and its tokenizer.")
+        spec = "checkpoint" if own is not None or tokenizer is None else tokenizer
+        notes.append(f"Starts from {checkpoint.label}, with its shape{' and its tokenizer' if own else ''}.")
+        if preset:
+            notes.append(f"Of the preset {preset} only the way it trains is taken.")
     else:
         spec = tokenizer or start.tokenizer
         model = dataclasses.replace(model, vocab_size=vocab_size_of(spec))

@@ -172,3 +172,12 @@ def test_a_start_from_what_is_no_checkpoint_is_told(places: Locations, origin: P
         plan(places, init=str(origin))
     with pytest.raises(CheckpointError, match="no checkpoint 'orogin'"):
         plan(places, init="orogin")
+
+
+def test_a_start_from_a_checkpoint_without_tokenizer_needs_one_named(places: Locations, origin: Path) -> None:
+    shape = json.loads((origin / "config.json").read_text()) | {"vocab_size": 1000}
+    (origin / "config.json").write_text(json.dumps(shape))
+    with pytest.raises(ConfigError, match="name one with --tokenizer"):
+        plan(places, init="origin")
+    config = plan(places, init="origin", tokenizer="bytes").config
+    assert (config.tokenizer, config.model.vocab_size) == ("bytes", 1000)
