@@ -1,0 +1,240 @@
+"""Packed weights: a GPT's numbers in the order and precision in which the compiled decode step reads them.
+
+Weight-only: activations stay float32. int8 and int4 share a float32 scale in groups of 64 along the input, which
+isolates outliers better than a scale a row; int4 keeps the head in int8. Knows no file; packed_files.py does.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt_model.config import ModelConfig
+from gpt_model.errors import CheckpointError
+from gpt_model.model import GPT
+
+PackedDtype = Literal["float32", "float16", "bfloat16", "int8", "int4"]
+PACKED_DTYPES: tuple[PackedDtype, ...] = get_args(PackedDtype)
+GROUP = 64
+"""Weights that share a scale, and the multiple to which widths are padded."""
+_HEAD_MULTIPLE = 16
+_MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """The arrays that `decode_step.Weights` describes, and what they were made of."""
+
+    config: ModelConfig
+    dtype: PackedDtype
+    head: Array
+    head_scales: Array | None
+    matrices: Array
+    scales: Array | None
+    vectors: Array
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        arrays = (self.head, self.head_scales, self.matrices, self.scales, self.vectors)
+        return sum(each.nbytes for each in arrays if each is not None)
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes that must be read for one token: everything but the positions' table."""
+        return self.nbytes - self.config.block_size * padded(self.config.n_embd) * 4
+
+
+def padded(size: int, multiple: int = GROUP) -> int:
+    """Return the next multiple."""
+    return -(-size // multiple) * multiple
+
+
+def head_width(config: ModelConfig) -> int:
+    """Return the padded width of an attention head."""
+    return padded(config.n_embd // config.n_head, _HEAD_MULTIPLE)
+
+
+def attention_width(config: ModelConfig) -> int:
+    """Return the padded width of all heads side by side."""
+    return padded(config.n_head * head_width(config))
+
+
+def matrix_shapes(config: ModelConfig) -> tuple[tuple[int, int], ...]:
+    """Return the padded (out, in) of a layer's four matrices."""
+    width, inner, attention = padded(config.n_embd), padded(config.inner), attention_width(config)
+    return (3 * attention, width), (width, attention), (inner, width), (width, inner)
+
+
+def vector_sizes(config: ModelConfig) -> tuple[int, ...]:
+    """Return the padded sizes of a layer's vectors: norm 1, qkv and projection biases, norm 2, fc and MLP biases."""
+    width, inner = padded(config.n_embd), padded(config.inner)
+    return width, width, 3 * attention_width(config), width, width, width, inner, width
+
+
+def pack(model: GPT, dtype: PackedDtype) -> PackedModel:
+    """Return a model's weights in a precision.
+
+    Raises:
+        CheckpointError: a weight does not fit into float16.
+    """
+    config = model.config
+    weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in model.state_dict().items()}
+    vocab_rows = padded(config.vocab_size, 4)
+    head, head_scales = _convert([_enlarge(weights["wte.weight"], vocab_rows, padded(config.n_embd))],
+                                 "int8" if dtype == "int4" else dtype)  # fmt: skip
+    matrices, scales = _convert(_matrices(config, weights), dtype)
+    vectors = torch.cat([each.reshape(-1) for each in _vectors(config, weights)]).numpy()
+    for array in (head, head_scales, matrices, scales, vectors):
+        if array is not None:
+            array.flags.writeable = False
+    return PackedModel(config, dtype, head, head_scales, matrices, scales, vectors)
+
+
+def unpack(packed: PackedModel) -> GPT:
+    """Return a torch model of the packed numbers, in float32: what they mean where nothing can compute with them."""
+    config = packed.config
+    with torch.device("meta"):
+        model = GPT(config)
+    width = padded(config.n_embd)
+    wide = _restore(packed.head, packed.head_scales, "int8" if packed.dtype == "int4" else packed.dtype)
+    state = {"wte.weight": wide.reshape(-1, width)[: config.vocab_size, : config.n_embd]}
+    flat, at = _restore(packed.matrices, packed.scales, packed.dtype), 0
+    vectors = torch.from_numpy(packed.vectors.copy())
+    state["wpe.weight"] = vectors[: config.block_size * width].reshape(-1, width)[:, : config.n_embd]
+    vector_at = config.block_size * width
+    for layer in range(config.n_layer):
+        for name, (rows, columns) in zip(_MATRICES, matrix_shapes(config), strict=True):
+            matrix = flat[at : at + rows * columns].reshape(rows, columns)
+            at += rows * columns
+            state[f"h.{layer}.{name}.weight"] = _shrink(config, name, matrix)
+        for name, size in zip(_VECTORS, vector_sizes(config), strict=True):
+            value = vectors[vector_at : vector_at + size]
+            vector_at += size
+            if name == "attn.c_attn.bias":
+                value = _join_heads(config, value[:, None])[:, 0]
+            state[f"h.{layer}.{name}"] = value[: config.inner if name == "mlp.c_fc.bias" else None]
+    for name in ("ln_f.weight", "ln_f.bias"):
+        state[name] = vectors[vector_at : vector_at + width]
+        vector_at += width
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    trimmed = {name: tensor[tuple(slice(size) for size in shapes[name])].contiguous() for name, tensor in state.items()}
+    model.load_state_dict(trimmed, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+_VECTORS = (
+    "ln_1.weight", "ln_1.bias", "attn.c_attn.bias", "attn.c_proj.bias",
+    "ln_2.weight", "ln_2.bias", "mlp.c_fc.bias", "mlp.c_proj.bias",
+)  # fmt: skip
+
+
+def _matrices(config: ModelConfig, weights: dict[str, Tensor]) -> Iterator[Tensor]:
+    qkv, projection, fc, mlp_projection = matrix_shapes(config)
+    for layer in range(config.n_layer):
+        name = f"h.{layer}."
+        yield _enlarge(_part_heads(config, weights[name + "attn.c_attn.weight"]), *qkv)
+        by_head = weights[name + "attn.c_proj.weight"].T  # (in, out): the inputs are heads
+        yield _enlarge(_pad_heads(config, by_head).T, *projection)
+        yield _enlarge(weights[name + "mlp.c_fc.weight"], *fc)
+        yield _enlarge(weights[name + "mlp.c_proj.weight"], *mlp_projection)
+
+
+def _vectors(config: ModelConfig, weights: dict[str, Tensor]) -> Iterator[Tensor]:
+    yield _enlarge(weights["wpe.weight"], config.block_size, padded(config.n_embd))
+    for layer in range(config.n_layer):
+        for name, size in zip(_VECTORS, vector_sizes(config), strict=True):
+            value = weights[f"h.{layer}.{name}"][:, None]
+            yield _enlarge(_part_heads(config, value) if name == "attn.c_attn.bias" else value, size, 1)
+    for name in ("ln_f.weight", "ln_f.bias"):
+        yield _enlarge(weights[name][:, None], padded(config.n_embd), 1)
+
+
+def _enlarge(matrix: Tensor, rows: int, columns: int) -> Tensor:
+    """Return a matrix with zeros below and to the right."""
+    return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0]))
+
+
+def _pad_heads(config: ModelConfig, rows: Tensor) -> Tensor:
+    """Return rows (n_head × head, X) with every head's rows padded, and zeros behind the last: (attention, X)."""
+    by_head = rows.reshape(config.n_head, -1, rows.shape[1])
+    wide = torch.nn.functional.pad(by_head, (0, 0, 0, head_width(config) - by_head.shape[1])).flatten(0, 1)
+    return _enlarge(wide, attention_width(config), rows.shape[1])
+
+
+def _part_heads(config: ModelConfig, rows: Tensor) -> Tensor:
+    """Return the rows of queries, keys and values (3 C, X), each as `_pad_heads` does."""
+    return torch.cat([_pad_heads(config, part) for part in torch.split(rows, config.n_embd)])
+
+
+def _join_heads(config: ModelConfig, rows: Tensor) -> Tensor:
+    """Undo `_part_heads`, or `_pad_heads` for rows of one part."""
+    kept = []
+    for part in torch.split(rows, attention_width(config)):
+        by_head = part[: config.n_head * head_width(config)].reshape(config.n_head, head_width(config), -1)
+        kept.append(by_head[:, : config.n_embd // config.n_head].flatten(0, 1))
+    return torch.cat(kept)
+
+
+def _shrink(config: ModelConfig, name: str, matrix: Tensor) -> Tensor:
+    if name == "attn.c_attn":
+        return _join_heads(config, matrix)
+    return _join_heads(config, matrix.T).T if name == "attn.c_proj" else matrix
+
+
+def _convert(matrices: "Iterator[Tensor] | list[Tensor]", dtype: PackedDtype) -> tuple[Array, Array | None]:
+    """Return matrices one after another as one flat array, and its scales."""
+    numbers, scales = [], []
+    for matrix in matrices:
+        if dtype == "float32":
+            numbers.append(matrix.reshape(-1).numpy())
+        elif dtype == "float16":
+            half = matrix.reshape(-1).half()
+            if not torch.isfinite(half).all():
+                raise CheckpointError(
+                    "The weights are too large for float16. Choose another dtype: bfloat16 or float32."
+                )
+            numbers.append(half.view(torch.int16).numpy())
+        elif dtype == "bfloat16":
+            numbers.append(matrix.reshape(-1).bfloat16().view(torch.int16).numpy().view(np.uint16))
+        else:
+            packed, scale = _quantise(matrix.reshape(-1, GROUP), dtype)
+            numbers.append(packed)
+            scales.append(scale)
+    return np.concatenate(numbers), np.concatenate(scales) if scales else None
+
+
+def _quantise(groups: Tensor, dtype: PackedDtype) -> tuple[Array, Array]:
+    """Return groups (N, 64) as whole numbers, and their scales.
+
+    int8: the largest magnitude is ±127. int4: the largest is -8, so that all sixteen values are used, as in ggml's
+    Q4_0; a byte holds number k in its low half and number k + 32 in its high half.
+    """
+    if dtype == "int8":
+        scale = groups.abs().amax(dim=1) / 127
+        levels = (groups / scale.clamp(min=1e-30)[:, None]).round()
+        return levels.to(torch.int8).reshape(-1).numpy(), scale.numpy()
+    extreme = groups.gather(1, groups.abs().argmax(dim=1, keepdim=True))[:, 0]
+    scale = extreme / -8
+    safe = torch.where(scale == 0, torch.ones_like(scale), scale)
+    levels = (groups / safe[:, None]).round().clamp(-8, 7).to(torch.int16) + 8
+    nibbles = levels[:, :32] | levels[:, 32:] << 4
+    return nibbles.to(torch.uint8).reshape(-1).numpy(), scale.numpy()
+
+
+def _restore(numbers: Array, scales: Array | None, dtype: PackedDtype) -> Tensor:
+    """Return the flat float32 weights that packed numbers stand for."""
+    raw = torch.from_numpy(numbers.copy() if dtype != "bfloat16" else numbers.view(np.int16).copy())
+    if dtype == "float32":
+        return raw
+    if dtype in ("float16", "bfloat16"):
+        return raw.view(getattr(torch, dtype)).float()
+    if dtype == "int4":
+        halves = raw.reshape(-1, 32)
+        raw = torch.cat([halves & 15, halves >> 4], dim=1).to(torch.int16) - 8
+    assert scales is not None
+    return (raw.reshape(-1, GROUP).float() * torch.from_numpy(scales.copy())[:, None]).reshape(-1)

@@ -1,0 +1,100 @@
+"""Matrix products of packed weights and float32 columns, compiled.
+
+A matrix is read once, in the order in which it lies, and made float32 in registers. Every output is summed in one
+order, whatever the number of columns: one column or many give the same bits.
+"""
+
+from numba import njit
+
+from gpt_model.compiled.simd import LANES, fma, load, multiply, prefetch, splat, store, total, zero
+
+GROUP = 64
+"""Weights that share a scale, and the multiple to which widths are padded."""
+ROWS = 32
+"""Rows of a matrix that are unpacked at a time."""
+_COLUMNS = 16  # columns that stay in the nearest cache meanwhile
+_AHEAD = 4096  # bytes: without being asked, the memory delivers half as fast
+
+
+@njit(nogil=True, cache=True)
+def _row_sums(w, scales, at, x, column, y, first, last):
+    """y[column, first:last] = w · x[column], four rows at a time: the loop that reads the model from memory."""
+    width = x.shape[1]
+    ahead = _AHEAD // w.itemsize
+    for row in range(first, last, 4):
+        r0 = at + row * width
+        r1, r2, r3 = r0 + width, r0 + 2 * width, r0 + 3 * width
+        a0, a1, a2, a3 = zero(), zero(), zero(), zero()
+        for group in range(0, width, GROUP):
+            for line in range(group, group + GROUP, 64 // w.itemsize):
+                prefetch(w, r0 + line + ahead)
+                prefetch(w, r1 + line + ahead)
+                prefetch(w, r2 + line + ahead)
+                prefetch(w, r3 + line + ahead)
+            if scales is not None:
+                s0, s1 = splat(scales[(r0 + group) // GROUP]), splat(scales[(r1 + group) // GROUP])
+                s2, s3 = splat(scales[(r2 + group) // GROUP]), splat(scales[(r3 + group) // GROUP])
+            for k in range(group, group + GROUP, LANES):
+                v = load(x, column * width + k)
+                w0, w1, w2, w3 = load(w, r0 + k), load(w, r1 + k), load(w, r2 + k), load(w, r3 + k)
+                if scales is not None:
+                    w0, w1, w2, w3 = multiply(w0, s0), multiply(w1, s1), multiply(w2, s2), multiply(w3, s3)
+                a0, a1, a2, a3 = fma(w0, v, a0), fma(w1, v, a1), fma(w2, v, a2), fma(w3, v, a3)
+        y[column, row], y[column, row + 1] = total(a0), total(a1)
+        y[column, row + 2], y[column, row + 3] = total(a2), total(a3)
+
+
+@njit(nogil=True, cache=True)
+def _unpack(w, scales, at, width, first, last, unpacked):
+    """Write rows first:last of a matrix to `unpacked` as float32."""
+    start = at + first * width
+    for group in range(0, (last - first) * width, GROUP):
+        for k in range(group, group + GROUP, LANES):
+            value = load(w, start + k)
+            if scales is not None:
+                value = multiply(value, splat(scales[(start + group) // GROUP]))
+            store(unpacked, k, value)
+
+
+@njit(nogil=True, cache=True)
+def _tile(w, at, x, column, y, row):
+    """Two rows by four columns in registers."""
+    width = x.shape[1]
+    x0 = column * width
+    x1, x2, x3 = x0 + width, x0 + 2 * width, x0 + 3 * width
+    a0, a1, a2, a3 = zero(), zero(), zero(), zero()
+    b0, b1, b2, b3 = zero(), zero(), zero(), zero()
+    for k in range(0, width, LANES):
+        wa, wb = load(w, at + k), load(w, at + width + k)
+        v = load(x, x0 + k)
+        a0, b0 = fma(wa, v, a0), fma(wb, v, b0)
+        v = load(x, x1 + k)
+        a1, b1 = fma(wa, v, a1), fma(wb, v, b1)
+        v = load(x, x2 + k)
+        a2, b2 = fma(wa, v, a2), fma(wb, v, b2)
+        v = load(x, x3 + k)
+        a3, b3 = fma(wa, v, a3), fma(wb, v, b3)
+    y[column, row], y[column + 1, row], y[column + 2, row], y[column + 3, row] = (
+        total(a0), total(a1), total(a2), total(a3)
+    )  # fmt: skip
+    row += 1
+    y[column, row], y[column + 1, row], y[column + 2, row], y[column + 3, row] = (
+        total(b0), total(b1), total(b2), total(b3)
+    )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def products(w, scales, at, x, columns, y, first, last, unpacked):
+    """y[:columns, first:last] = x · wᵀ for rows first:last; both multiples of 4."""
+    width = x.shape[1]
+    tiled = columns - columns % 4
+    for block in range(first, last, ROWS):
+        end = min(block + ROWS, last)
+        if tiled:
+            _unpack(w, scales, at, width, block, end, unpacked)
+        for side in range(0, tiled, _COLUMNS):
+            for row in range(block, end, 2):
+                for column in range(side, min(side + _COLUMNS, tiled), 4):
+                    _tile(unpacked, (row - block) * width, x, column, y, row)
+        for column in range(tiled, columns):
+            _row_sums(w, scales, at, x, column, y, block, end)

@@ -1,0 +1,217 @@
+"""Vectors of the CPU as values inside compiled functions: load, store, multiply and add, exp, sum.
+
+Numba knows no vector registers; these few functions teach it LLVM's vector type, so that a kernel says in Python what
+each instruction does. Indices are positions in a contiguous array of any shape, unchecked. `load` makes float32 of
+whatever the array holds: float32, int8, bfloat16 as uint16 (numpy has none), float16 as int16, and four-bit numbers,
+two in a uint8.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+_FEATURES = llvmlite.binding.get_host_cpu_features()
+LANES = 16 if _FEATURES.get("avx512f") else 8
+"""float32 numbers in a vector: what two registers of the machine hold at most, so that a 2 × 4 tile never spills."""
+
+HAS_FLOAT16 = _FEATURES.get("f16c", False) or _FEATURES.get("fullfp16", False) or _FEATURES.get("neon", False)
+"""Whether the CPU converts float16 by itself."""
+
+_FLOAT, _INT32 = ir.FloatType(), ir.IntType(32)
+_FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT32, LANES)
+
+
+class _Vector(types.Type):
+    def __init__(self) -> None:
+        super().__init__(f"float32x{LANES}")
+
+
+@register_model(_Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, numba_type: _Vector) -> None:
+        super().__init__(manager, numba_type, _FLOATS)
+
+
+vector = _Vector()
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, target: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), target.as_pointer())
+
+
+def _widen(builder: Any, raw: Any, element: Any) -> Any:
+    """Return raw lanes of an array's element type as float32."""
+    if element == types.float32:
+        return raw
+    if element == types.int8:
+        return builder.sitofp(builder.sext(raw, _INTS), _FLOATS)
+    if element == types.uint16:  # bfloat16 is the upper half of a float32
+        return builder.bitcast(builder.shl(builder.zext(raw, _INTS), _all(_INTS, 16)), _FLOATS)
+    if element == types.int16:
+        return builder.fpext(builder.bitcast(raw, ir.VectorType(ir.HalfType(), LANES)), _FLOATS)
+    raise TypeError(f"simd.load reads no {element}")
+
+
+def _all(kind: Any, value: float) -> Any:
+    return ir.Constant(kind, [value] * LANES)
+
+
+def _call(builder: Any, name: str, arguments: list[Any]) -> Any:
+    kind = ir.FunctionType(_FLOATS, [each.type for each in arguments])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{LANES}f32")
+    return builder.call(function, arguments)
+
+
+@intrinsic
+def load(typing_context: Any, array: Any, index: Any) -> Any:
+    """Return LANES elements of `array` from `index` on, as float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array_type, (array, index) = signature.args[0], values
+        lanes = ir.VectorType(context.get_data_type(array_type.dtype), LANES)
+        if array_type.dtype == types.uint8:
+            return _nibbles(builder, _address(context, builder, array_type, array, _byte(builder, index), lanes), index)
+        raw = builder.load(_address(context, builder, array_type, array, index, lanes), align=1)
+        return _widen(builder, raw, array_type.dtype)
+
+    return vector(array, types.intp), generate
+
+
+def _byte(builder: Any, index: Any) -> Any:
+    """Return the byte in which the four-bit number `index` stands: 64 of them lie in 32 bytes, low halves first."""
+    group = builder.lshr(index, index.type(6))
+    return builder.add(builder.shl(group, index.type(5)), builder.and_(index, index.type(31)))
+
+
+def _nibbles(builder: Any, address: Any, index: Any) -> Any:
+    """Return LANES four-bit numbers, less 8, as float32."""
+    high = builder.and_(builder.lshr(index, index.type(3)), index.type(4))  # 4 for the upper 32 of 64, else 0
+    shift = _splat(builder, builder.trunc(high, _INT32), _INTS)
+    bits = builder.lshr(builder.zext(builder.load(address, align=1), _INTS), shift)
+    return builder.sitofp(builder.sub(builder.and_(bits, _all(_INTS, 15)), _all(_INTS, 8)), _FLOATS)
+
+
+@intrinsic
+def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write a vector to `array` (float32) from `index` on."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array, index, value = values
+        builder.store(value, _address(context, builder, signature.args[0], array, index, _FLOATS), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
+def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+    """Ask the memory for what stands at `index`, which may lie behind the array's end."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array_type, (array, index) = signature.args[0], values
+        place = _byte(builder, index) if array_type.dtype == types.uint8 else index
+        address = _address(context, builder, array_type, array, place, ir.IntType(8))
+        kind = ir.FunctionType(ir.VoidType(), [address.type, _INT32, _INT32, _INT32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [address, _INT32(0), _INT32(3), _INT32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+def _splat(builder: Any, value: Any, kind: Any) -> Any:
+    undefined = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(undefined, value, _INT32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(_INTS, [0] * LANES))
+
+
+@intrinsic
+def splat(typing_context: Any, number: Any) -> Any:
+    """Return a float32 number in every lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return _splat(builder, values[0], _FLOATS)
+
+    return vector(types.float32), generate
+
+
+@intrinsic
+def zero(typing_context: Any) -> Any:
+    """Return zeros."""
+    return vector(), lambda context, builder, signature, values: _all(_FLOATS, 0.0)
+
+
+def _binary(name: str, sentence: str) -> Any:
+    def operation(typing_context: Any, a: Any, b: Any) -> Any:
+        return vector(vector, vector), lambda context, builder, signature, values: getattr(builder, name)(*values)
+
+    operation.__name__, operation.__doc__ = name, sentence
+    return intrinsic(operation)
+
+
+add = _binary("fadd", "Return a + b.")
+multiply = _binary("fmul", "Return a × b.")
+divide = _binary("fdiv", "Return a / b.")
+
+
+@intrinsic
+def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return a × b + c, rounded once."""
+    return vector(vector, vector, vector), lambda context, builder, signature, values: _call(builder, "fma", values)
+
+
+@intrinsic
+def exp(typing_context: Any, x: Any) -> Any:
+    """Return e to the x: 2^n × e^r with n whole and |r| ≤ ln 2 / 2, e^r by its series of degree 7 (error 2e-7)."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        x = _call(builder, "maxnum", [_call(builder, "minnum", [values[0], _all(_FLOATS, 88.0)]), _all(_FLOATS, -87.0)])
+        n = _call(builder, "rint", [builder.fmul(x, _all(_FLOATS, 1.4426950408889634))])
+        # ln 2 in two parts, the first short enough that n times it is exact
+        r = _call(builder, "fma", [n, _all(_FLOATS, -0.693359375), x])
+        r = _call(builder, "fma", [n, _all(_FLOATS, 2.1219444005469057e-4), r])
+        series = _all(_FLOATS, 1 / 5040)
+        for coefficient in (1 / 720, 1 / 120, 1 / 24, 1 / 6, 1 / 2, 1.0, 1.0):
+            series = _call(builder, "fma", [series, r, _all(_FLOATS, coefficient)])
+        power = builder.shl(builder.add(builder.fptosi(n, _INTS), _all(_INTS, 127)), _all(_INTS, 23))
+        return builder.fmul(series, builder.bitcast(power, _FLOATS))
+
+    return vector(vector), generate
+
+
+def _reduction(name: str, combine: Callable[[Any, Any, Any], Any], sentence: str) -> Any:
+    """Halve the vector until one lane is left: the order is the same on every machine and in every kernel."""
+
+    def reduce(typing_context: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            value, size = values[0], LANES
+            while size > 1:
+                size //= 2
+                undefined = ir.Constant(value.type, ir.Undefined)
+                low, high = (
+                    builder.shuffle_vector(
+                        value, undefined, ir.Constant(ir.VectorType(_INT32, size), list(range(start, start + size)))
+                    )
+                    for start in (0, size)
+                )
+                value = combine(builder, low, high)
+            return builder.extract_element(value, _INT32(0))
+
+        return types.float32(vector), generate
+
+    reduce.__name__, reduce.__doc__ = name, sentence
+    return intrinsic(reduce)
+
+
+total = _reduction("total", lambda builder, a, b: builder.fadd(a, b), "Return the sum of the lanes.")
+largest = _reduction(
+    "largest",
+    lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b),
+    "Return the largest lane.",
+)
