@@ -1,36 +1,119 @@
 """From logits to a token: the draw, and what is told about it. Knows no model and no chain."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gpt_model.errors import GenerationError
 
-_HEAD = 1024
+_HEAD = 64
 """The draw looks among so many of the most likely tokens first; sorting 50,257 costs more than a small model."""
 
 
-def draw(logits: Tensor, uniform: float) -> int:
-    """Return the token drawn from logits (V,) by a uniform number in [0, 1).
+@dataclass(frozen=True)
+class Drawn:
+    """A drawn token, and what the distributions before and after the chain say of it."""
+
+    id: int
+    p_model: float
+    p_chain: float
+    rank: int
+    """How many tokens the model held likelier."""
+    entropy: float
+    """Of the model's distribution, in nats."""
+    candidates: tuple[tuple[int, float, float], ...]
+    """The model's most likely tokens, best first, with their probabilities before and after the chain."""
+
+
+def draw(raw: Tensor, processed: Tensor, uniforms: list[float], candidates: int) -> list[Drawn]:
+    """Return the tokens drawn from logits (B, V) `processed` by a uniform number in [0, 1) a row.
 
     By the inverse of the cumulative distribution, tokens sorted by logit, then by id: two chains that share their
-    luck draw the same token unless one of them cut it or moved its share. float64, for the tails of large rows.
+    luck draw the same token unless one of them cut it or moved its share. What is told of a row leaves the device in
+    one piece.
+
+    Args:
+        raw: logits (B, V) float32 before the chain.
+        processed: logits (B, V) float32 after it, at least one finite in every row.
+        uniforms: B numbers.
+        candidates: how many of the model's most likely tokens are told.
     """
-    normaliser = logits.double().logsumexp(-1)
-    size = min(_HEAD, logits.shape[0])
-    while True:
-        threshold = logits.topk(size).values[-1]
-        ids = ((logits >= threshold) & (logits > -math.inf)).nonzero()[:, 0]  # ascending, so that equals stay so below
-        values, order = logits[ids].double().sort(descending=True, stable=True)
-        cumulative = (values - normaliser).exp().cumsum(0)
-        if uniform < cumulative[-1] or size == logits.shape[0] or threshold == -math.inf:
-            place = torch.searchsorted(
-                cumulative, torch.tensor(uniform, dtype=torch.float64, device=ids.device), right=True
-            )
-            # rounding may leave the last sum a hair below 1
-            return int(ids[order[min(int(place), len(ids) - 1)]])
-        size = logits.shape[0]
+    vocab_size = raw.shape[1]
+    best = raw.topk(max(min(candidates, vocab_size), 1), dim=-1)
+    p = raw.softmax(dim=-1)
+    likelihood = p.gather(1, best.indices)
+    # H = -Σ p ln p with ln p = ln p_best + (z - z_best); clamped, for 0 × -inf is no number
+    distance = (raw - best.values[:, :1]).clamp_(min=-1e4)
+    entropy = -likelihood[:, :1].log() - (p * distance).sum(dim=-1, keepdim=True)
+    q = processed.softmax(dim=-1)
+    head = processed.topk(min(_HEAD, vocab_size), dim=-1)
+    told = (
+        best.indices, likelihood, q.gather(1, best.indices), best.values,
+        head.indices, q.gather(1, head.indices), p.gather(1, head.indices), head.values, raw.gather(1, head.indices),
+        entropy,
+    )  # fmt: skip
+    rows = torch.cat([each.double() for each in told], dim=1).tolist()
+    sizes = [each.shape[1] for each in told]
+    drawn = []
+    for row, uniform in enumerate(uniforms):
+        parts, start = [], 0
+        for size in sizes:
+            parts.append(rows[row][start : start + size])
+            start += size
+        best_ids, before, after, best_values, ids, shares, p_head, values, raw_values, (nats,) = parts
+        place = _place(values, shares, ids, uniform, len(ids) == vocab_size)
+        if place is not None:
+            token, p_model, p_chain, value = int(ids[place]), p_head[place], shares[place], raw_values[place]
+        else:
+            token = _draw_among_all(processed[row], uniform)
+            p_model, p_chain, value = float(p[row, token]), float(q[row, token]), float(raw[row, token])
+        if value > best_values[-1]:
+            rank = sum(each > value for each in best_values)
+        else:
+            rank = int((raw[row] > raw[row, token]).sum())
+        told_candidates = tuple(zip(map(int, best_ids), before, after, strict=True))[:candidates]
+        drawn.append(Drawn(token, p_model, p_chain, rank, nats, told_candidates))
+    return drawn
+
+
+def _place(
+    values: list[float], shares: list[float], ids: list[float], uniform: float, complete: bool
+) -> int | None:  # fmt: skip
+    """Return where the draw falls among the most likely tokens, sorted by logit; None when it falls behind them."""
+    mass, place = 0.0, -1
+    for share in shares:
+        place += 1
+        if uniform < mass + share:
+            break
+        mass += share
+    else:
+        if not complete:
+            return None
+        place = max(index for index, share in enumerate(shares) if share > 0)  # rounding left a hair
+        mass -= shares[place]
+    first = last = place
+    while first > 0 and values[first - 1] == values[place]:
+        first -= 1
+        mass -= shares[first]
+    while last + 1 < len(values) and values[last + 1] == values[place]:
+        last += 1
+    if first == last:
+        return place if complete or last + 1 < len(values) else None
+    if last + 1 == len(values) and not complete:  # its equals may go on behind the head
+        return None
+    equals = sorted(range(first, last + 1), key=ids.__getitem__)
+    return equals[min(max(int((uniform - mass) / shares[place]), 0), len(equals) - 1)]
+
+
+def _draw_among_all(logits: Tensor, uniform: float) -> int:
+    values, ids = logits.sort(descending=True, stable=True)  # stable: equals stay in the order of their ids
+    # float64, for the tails of large rows
+    cumulative = values.double().softmax(dim=-1).cumsum(0)
+    place = torch.searchsorted(cumulative, torch.tensor(uniform, dtype=torch.float64, device=logits.device), right=True)
+    alive = int((values > -math.inf).sum())
+    return int(ids[min(int(place), alive - 1)])  # rounding may leave the last sum a hair below 1
 
 
 def finite(logits: Tensor) -> Tensor:
@@ -39,8 +122,7 @@ def finite(logits: Tensor) -> Tensor:
     Raises:
         GenerationError: a row has no finite number: the model is broken.
     """
-    best = logits.amax(dim=-1)
-    if bool(torch.isfinite(best).all()):
+    if all(map(math.isfinite, logits.amax(dim=-1).tolist())):
         return logits
     cleaned = logits.nan_to_num(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
     if bool((cleaned.amax(dim=-1) == -math.inf).any()):
@@ -48,10 +130,3 @@ def finite(logits: Tensor) -> Tensor:
             "The model gives no finite number for any token: its weights are broken. Try another checkpoint."
         )
     return cleaned
-
-
-def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return probabilities (B, V) and their entropy (B,) in nats."""
-    log = logits.log_softmax(dim=-1)
-    probability = log.exp()
-    return probability, -(probability * log.clamp(min=-1e4)).sum(dim=-1)  # -inf × 0 would be NaN

@@ -11,15 +11,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 
-from gpt_model.drawing import draw, finite, probabilities
+from gpt_model.drawing import Drawn, draw, finite
 from gpt_model.errors import GenerationError
-from gpt_model.model import GPT, KVCache
+from gpt_model.language_model import LanguageModel, Reader, window_start
 from gpt_model.stop_texts import StopTexts
 from gpt_model.token_record import Account, Candidate, Finished, FinishReason, Token
 from gpt_model.tokenizer import StreamDecoder, Tokenizer
-from samplers import Chain, ChainRun, Processed, keyed_uniform
+from samplers import Chain, ChainRun, keyed_uniform
 
 
 @dataclass(frozen=True)
@@ -51,20 +50,14 @@ class Request:
             raise GenerationError(f"max_new_tokens = {self.max_new_tokens}: must not be negative.")
 
 
-def window_start(length: int, block_size: int) -> int:
-    """Return where the window of a context of `length` tokens begins."""
-    if length <= block_size:
-        return 0
-    stride = max(block_size // 2, 1)
-    return -(-(length - block_size) // stride) * stride
-
-
 class Engine:
     """A model that completes text. One request at a time; `live_chain` is read once a token."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer | None) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self._reader = Reader(model)
+        self._texts: dict[int, str] = {}
 
     def encode(self, prompt: str | tuple[int, ...]) -> list[int]:
         """Return the ids of a prompt as the model will see them.
@@ -105,15 +98,23 @@ class Engine:
         """
         began = time.perf_counter()
         prompt = self.encode(request.prompt)
+        block_size = self.model.config.block_size
         samples = [_Sample(self.tokenizer, request, number, began) for number in range(request.samples)]
         run = ChainRun(request.chain, [sample.seed for sample in samples], self.tokenizer)
         tokens = torch.tensor([prompt], device=self.model.device).expand(request.samples, -1)  # (B, T)
-        window = _Window(self.model, request.use_cache)
+        rows = None
         shown_chain: Chain | None = None
         for index in range(request.max_new_tokens):
             if cancel is not None and cancel.is_set():
                 break
-            raw = finite(window.next_logits(tokens))  # (B, V)
+            if not request.use_cache:
+                logits = self.model.next_logits(tokens[:, window_start(tokens.shape[1], block_size) :])
+            elif rows is None:
+                logits = self._reader.read_prompt(prompt).expand(request.samples, -1)
+                rows = self._reader.widen(request.samples)
+            else:
+                logits = rows.next_logits(tokens)
+            raw = finite(logits)  # (B, V)
             if index == 0:
                 for sample in samples:
                     sample.prompt_read = sample.last = time.perf_counter()
@@ -121,64 +122,38 @@ class Engine:
                 run.switch(chain)
             processed = run.process(raw, tokens, len(prompt), request.account)
             position = tokens.shape[1]
-            drawn = [
-                draw(processed.logits[row], keyed_uniform(sample.seed, position)) for row, sample in enumerate(samples)
-            ]
-            described = self._describe(raw, processed, drawn, request.candidates, samples)
+            uniforms = [keyed_uniform(sample.seed, position) for sample in samples]
+            drawn = draw(raw, processed.logits, uniforms, request.candidates)
             for row, sample in enumerate(samples):
-                run.after(row, drawn[row])
+                run.after(row, drawn[row].id)
                 if not sample.finished:
                     new_chain = str(run.chain) if run.chain != shown_chain else None
-                    token, reason = sample.token(described(row), index, position, new_chain)
+                    token, reason = sample.token(
+                        drawn[row],
+                        index,
+                        position,
+                        uniforms[row],
+                        tuple(Candidate(id, self._text(id), *both) for id, *both in drawn[row].candidates),
+                        tuple(Account(*each) for each in processed.accounts[row]) if processed.accounts else (),
+                        new_chain,
+                        processed.faults if row == 0 else (),
+                    )
                     yield token
                     if reason:
                         yield sample.finish(reason)
             shown_chain = run.chain
             if all(sample.finished for sample in samples):
                 return
-            tokens = torch.cat([tokens, torch.tensor(drawn, device=tokens.device)[:, None]], dim=1)
+            new = torch.tensor([[each.id] for each in drawn], device=tokens.device)
+            tokens = torch.cat([tokens, new], dim=1)
         for sample in samples:
             if not sample.finished:
                 yield sample.finish("cancel" if cancel is not None and cancel.is_set() else "length")
 
-    def _describe(
-        self, raw: Tensor, processed: Processed, drawn: list[int], count: int, samples: list["_Sample"]
-    ) -> Callable[[int], "_Described"]:
-        """Return what each row tells about its draw; the arithmetic is done for all rows at once."""
-        p_model, entropy = probabilities(raw)  # (B, V), (B,)
-        p_chain = processed.logits.softmax(dim=-1)
-        ids = torch.tensor(drawn, device=raw.device)[:, None]  # (B, 1)
-        best = p_model.topk(min(count, raw.shape[1]), dim=-1)
-        told = torch.cat([p_model.gather(1, ids), p_chain.gather(1, ids), entropy[:, None]], dim=1).tolist()
-        rank = (raw > raw.gather(1, ids)).sum(dim=1).tolist()
-        top = (best.indices.tolist(), best.values.tolist(), p_chain.gather(1, best.indices).tolist())
-
-        def row(number: int) -> _Described:
-            candidates = tuple(
-                Candidate(token, self._text(token), before, after)
-                for token, before, after in zip(*(part[number] for part in top), strict=True)
-            )
-            accounts = tuple(Account(*each) for each in processed.accounts[number]) if processed.accounts else ()
-            p_before, p_after, nats = told[number]
-            faults = processed.faults if number == 0 else ()
-            return _Described(drawn[number], p_before, p_after, rank[number], nats, candidates, accounts, faults)
-
-        return row
-
     def _text(self, token: int) -> str:
-        return self.tokenizer.decode([token]) if self.tokenizer else ""
-
-
-@dataclass(frozen=True)
-class _Described:
-    id: int
-    p_model: float
-    p_chain: float
-    rank: int
-    entropy: float
-    candidates: tuple[Candidate, ...]
-    accounts: tuple[Account, ...]
-    faults: tuple[str, ...]
+        if token not in self._texts:
+            self._texts[token] = self.tokenizer.decode([token]) if self.tokenizer else ""
+        return self._texts[token]
 
 
 class _Sample:
@@ -195,22 +170,23 @@ class _Sample:
         self._end_of_text = tokenizer.end_of_text if tokenizer and not request.ignore_end_of_text else None
 
     def token(
-        self, told: _Described, index: int, position: int, chain: str | None
-    ) -> tuple[Token, FinishReason | None]:
+        self, drawn: Drawn, index: int, position: int, uniform: float, candidates: tuple[Candidate, ...],
+        accounts: tuple[Account, ...], chain: str | None, faults: tuple[str, ...],
+    ) -> tuple[Token, FinishReason | None]:  # fmt: skip
         """Return the token's record, and why the sample ends with it, if it does."""
         text = ""
         reason: FinishReason | None = None
-        if told.id == self._end_of_text:
+        if drawn.id == self._end_of_text:
             reason = "end_of_text"
         elif self._decoder:
-            text, stopped = self._stops.push(self._decoder.push(told.id))
+            text, stopped = self._stops.push(self._decoder.push(drawn.id))
             reason = "stop" if stopped else None
         self._count += 1
         now = time.perf_counter()
         spent, self.last = (now - self.last) * 1000, now
         token = Token(
-            self._number, index, position, told.id, text, told.p_model, told.p_chain, told.rank, told.entropy,
-            keyed_uniform(self.seed, position), spent, told.candidates, told.accounts, chain, told.faults,
+            self._number, index, position, drawn.id, text, drawn.p_model, drawn.p_chain, drawn.rank, drawn.entropy,
+            uniform, spent, candidates, accounts, chain, faults,
         )  # fmt: skip
         return token, reason
 
@@ -222,28 +198,3 @@ class _Sample:
             rest = certain if stopped else certain + self._stops.finish()
         reading, writing = self.prompt_read - self.began, self.last - self.prompt_read
         return Finished(self._number, reason, rest, self._count, self.seed, reading, writing)
-
-
-class _Window:
-    """The model's view of growing token rows: the window, and the cache of what was computed in it."""
-
-    def __init__(self, model: GPT, use_cache: bool) -> None:
-        self._model = model
-        self._use_cache = use_cache
-        self._cache: KVCache | None = None
-        self._start = 0
-
-    def next_logits(self, tokens: Tensor) -> Tensor:
-        """Return the logits (B, V) of the token after tokens (B, T)."""
-        start = window_start(tokens.shape[1], self._model.config.block_size)
-        if not self._use_cache:
-            return self._model.next_logits(tokens[:, start:])
-        if self._cache is None:  # all rows are the prompt: read it once
-            self._cache, self._start = self._model.new_cache(), start
-            logits = self._model.next_logits(tokens[:1, start:], self._cache)
-            if tokens.shape[0] > 1:
-                self._cache = self._cache.expand(tokens.shape[0])
-            return logits.expand(tokens.shape[0], -1)
-        if start != self._start:
-            self._cache, self._start = self._model.new_cache(tokens.shape[0]), start
-        return self._model.next_logits(tokens[:, self._start + self._cache.length :], self._cache)

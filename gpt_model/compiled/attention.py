@@ -1,4 +1,8 @@
-"""Attention of one head over the cached keys and values, compiled."""
+"""Attention of one head over the cached keys and values, compiled.
+
+Keys lie transposed, (head_width, span): the scores of neighbouring positions are neighbouring lanes, so no vector is
+ever summed up across. Values lie as (span, head_width). A row reads what stands before position `shared` from slot 0.
+"""
 
 import math
 
@@ -9,62 +13,144 @@ from gpt_model.compiled.simd import LANES, add, exp, fma, largest, load, multipl
 
 
 @njit(nogil=True, cache=True)
-def attend(shape, cache, slots, layer, slot, shared, head, past, qkv, first, length, mixed):
-    """Attention of one head for `length` columns from `first` on, which stand at positions past, past + 1, …
+def attend(shape, keys, values, layer, slot, shared, head, past, qkv, first, length, mixed):
+    """Write what one head makes of `length` columns from `first` on, at positions past, past + 1, …
 
-    Keys and values before position `shared` are slot 0's, the rest the row's own.
+    keys: (n_layer, slots, n_head, head_width, span), values: (n_layer, slots, n_head, span, head_width).
     """
-    D = shape.head_width
-    stride = shape.block_size * D
-    keys = ((layer * 2 * slots + slot) * shape.n_head + head) * stride
-    values = (((layer * 2 + 1) * slots + slot) * shape.n_head + head) * stride
-    to_shared = slot * shape.n_head * stride
-    row = qkv.shape[1]
-    for i in range(length):
-        at = (first + i) * row + head * D
-        for d in range(0, D, LANES):
-            store(cache, keys + (past + i) * D + d, load(qkv, at + shape.attention + d))
-            store(cache, values + (past + i) * D + d, load(qkv, at + 2 * shape.attention + d))
-    scale = splat(np.float32(1 / math.sqrt(shape.head)))
-    size = (past + length + LANES - 1) // LANES * LANES
-    p = np.empty(size, np.float32)
-    for i in range(length):
-        at, n = (first + i) * row + head * D, past + i + 1
-        for t in range(n):
-            k = keys + t * D - (to_shared if t < shared else 0)
-            score = zero()
-            for d in range(0, D, LANES):
-                score = fma(load(qkv, at + d), load(cache, k + d), score)
-            p[t] = total(score)
-        end = (n + LANES - 1) // LANES * LANES
-        for t in range(n, end):
-            p[t] = -np.inf
-        top = splat(np.float32(-np.inf))
-        top = splat(_top(p, end))
-        sums = zero()
-        for t in range(0, end, LANES):
-            share = exp(multiply(add(load(p, t), multiply(top, splat(np.float32(-1)))), scale))
-            store(p, t, share)
-        for t in range(n, end):
-            p[t] = 0
-        for t in range(0, end, LANES):
-            sums = add(sums, load(p, t))
-        share = splat(np.float32(1) / total(sums))
-        for d in range(0, D, LANES):
-            m0, m1 = zero(), zero()
-            for t in range(0, n - 1, 2):
-                v = values + t * D + d
-                m0 = fma(splat(p[t]), load(cache, v - (to_shared if t < shared else 0)), m0)
-                m1 = fma(splat(p[t + 1]), load(cache, v + D - (to_shared if t + 1 < shared else 0)), m1)
-            if n % 2:
-                v = values + (n - 1) * D + d - (to_shared if n - 1 < shared else 0)
-                m0 = fma(splat(p[n - 1]), load(cache, v), m0)
-            store(mixed, (first + i) * mixed.shape[1] + head * D + d, multiply(add(m0, m1), share))
+    D, span = shape.head_width, keys.shape[4]
+    own = ((layer * keys.shape[1] + slot) * shape.n_head + head) * D * span
+    common = (layer * keys.shape[1] * shape.n_head + head) * D * span if shared else own
+    _remember(shape, keys, values, own, head, past, qkv, first, length)
+    scale = np.float32(1 / math.sqrt(shape.head))
+    p = np.empty((4, (past + length) // LANES * LANES + 5 * LANES), np.float32)
+    i = 0
+    while i < length:
+        n = past + i + 1
+        at = (first + i) * qkv.shape[1] + head * D
+        to = (first + i) * mixed.shape[1] + head * D
+        if i + 4 <= length:
+            _four_scores(keys, common, D, span, 0, shared, qkv, at, p)
+            _four_scores(keys, own, D, span, shared, n + 3, qkv, at, p)
+            for j in range(4):
+                _soften(p[j], n + j, scale)
+            _four_mixtures(values, common, own, D, shared, n + 3, p, mixed, to)
+            i += 4
+        else:
+            _scores(keys, common, D, span, 0, shared, qkv, at, p[0])
+            _scores(keys, own, D, span, shared, n, qkv, at, p[0])
+            _soften(p[0], n, scale)
+            _mixture(values, common, own, D, shared, n, p[0], mixed, to)
+            i += 1
 
 
 @njit(nogil=True, cache=True)
-def _top(p, end):
-    best = p[0]
+def _remember(shape, keys, values, at, head, past, qkv, first, length):
+    """Keep the new positions' keys and values."""
+    D, span, row = shape.head_width, keys.shape[4], qkv.shape[1]
+    flat = keys.reshape(-1)
+    for i in range(length):
+        source = (first + i) * row + head * D + shape.attention
+        k = qkv[first + i, head * D + shape.attention : head * D + shape.attention + D]
+        for d in range(D):
+            flat[at + d * span + past + i] = k[d]
+        for d in range(0, D, LANES):
+            store(values, at + (past + i) * D + d, load(qkv, source + shape.attention + d))
+
+
+@njit(nogil=True, cache=True)
+def _scores(keys, at, D, span, begin, end, q, q_at, p):
+    """p[begin:end] = q · k, and up to 4 vectors of nonsense behind it."""
+    query = q.reshape(-1)
+    for t in range(begin, end, 4 * LANES):
+        s0, s1, s2, s3 = zero(), zero(), zero(), zero()
+        for d in range(D):
+            k, weight = at + d * span + t, splat(query[q_at + d])
+            s0, s1 = fma(weight, load(keys, k), s0), fma(weight, load(keys, k + LANES), s1)
+            s2, s3 = fma(weight, load(keys, k + 2 * LANES), s2), fma(weight, load(keys, k + 3 * LANES), s3)
+        store(p, t, s0)
+        store(p, t + LANES, s1)
+        store(p, t + 2 * LANES, s2)
+        store(p, t + 3 * LANES, s3)
+
+
+@njit(nogil=True, cache=True)
+def _four_scores(keys, at, D, span, begin, end, q, q_at, p):
+    """`_scores` of four neighbouring columns."""
+    query, row = q.reshape(-1), q.shape[1]
+    for t in range(begin, end, 2 * LANES):
+        a0, a1, a2, a3 = zero(), zero(), zero(), zero()
+        b0, b1, b2, b3 = zero(), zero(), zero(), zero()
+        for d in range(D):
+            ka, kb = load(keys, at + d * span + t), load(keys, at + d * span + t + LANES)
+            weight = splat(query[q_at + d])
+            a0, b0 = fma(weight, ka, a0), fma(weight, kb, b0)
+            weight = splat(query[q_at + row + d])
+            a1, b1 = fma(weight, ka, a1), fma(weight, kb, b1)
+            weight = splat(query[q_at + 2 * row + d])
+            a2, b2 = fma(weight, ka, a2), fma(weight, kb, b2)
+            weight = splat(query[q_at + 3 * row + d])
+            a3, b3 = fma(weight, ka, a3), fma(weight, kb, b3)
+        for j, a, b in ((0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3)):
+            store(p, j * p.shape[1] + t, a)
+            store(p, j * p.shape[1] + t + LANES, b)
+
+
+@njit(nogil=True, cache=True)
+def _soften(p, n, scale):
+    """p[:n] = softmax(scale · p[:n])."""
+    end = (n + LANES - 1) // LANES * LANES
+    for t in range(n, end):
+        p[t] = -np.inf
+    top = p[0]
     for t in range(0, end, LANES):
-        best = max(best, largest(load(p, t)))
-    return best
+        top = max(top, largest(load(p, t)))
+    factor, offset, sums = splat(scale), splat(-top * scale), zero()
+    for t in range(0, end, LANES):
+        store(p, t, exp(fma(load(p, t), factor, offset)))
+    for t in range(n, end):
+        p[t] = 0
+    for t in range(0, end, LANES):
+        sums = add(sums, load(p, t))
+    share = splat(np.float32(1) / total(sums))
+    for t in range(0, end, LANES):
+        store(p, t, multiply(load(p, t), share))
+
+
+@njit(nogil=True, cache=True)
+def _mixture(values, common, own, D, shared, n, p, mixed, to):
+    """mixed = Σ p · v, two vectors of the head at a time."""
+    for d in range(0, D, 2 * LANES):
+        a, b = zero(), zero()
+        for t in range(n):
+            v, weight = (common if t < shared else own) + t * D + d, splat(p[t])
+            a, b = fma(weight, load(values, v), a), fma(weight, load(values, v + LANES), b)
+        store(mixed, to + d, a)
+        store(mixed, to + d + LANES, b)
+
+
+@njit(nogil=True, cache=True)
+def _four_mixtures(values, common, own, D, shared, n, p, mixed, to):
+    """`_mixture` of four neighbouring columns; what lies ahead of a column has the weight 0."""
+    for t in range(n - 3, n):
+        for j in range(3):
+            if t > n - 4 + j:
+                p[j, t] = 0
+    row = mixed.shape[1]
+    for d in range(0, D, 2 * LANES):
+        a0, a1, a2, a3 = zero(), zero(), zero(), zero()
+        b0, b1, b2, b3 = zero(), zero(), zero(), zero()
+        for t in range(n):
+            v = (common if t < shared else own) + t * D + d
+            va, vb = load(values, v), load(values, v + LANES)
+            weight = splat(p[0, t])
+            a0, b0 = fma(weight, va, a0), fma(weight, vb, b0)
+            weight = splat(p[1, t])
+            a1, b1 = fma(weight, va, a1), fma(weight, vb, b1)
+            weight = splat(p[2, t])
+            a2, b2 = fma(weight, va, a2), fma(weight, vb, b2)
+            weight = splat(p[3, t])
+            a3, b3 = fma(weight, va, a3), fma(weight, vb, b3)
+        for j, a, b in ((0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3)):
+            store(mixed, to + j * row + d, a)
+            store(mixed, to + j * row + d + LANES, b)

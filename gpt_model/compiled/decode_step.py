@@ -154,7 +154,7 @@ def _norm(board, call, phase, shape, x, columns, y, gain_at, bias_at, vectors):
 
 @njit(nogil=True, cache=True)
 def forward(
-    board, call, threads, shape, weights, scratch, cache, slots, ids, first_row, past, shared, logits, last_only
+    board, call, threads, shape, weights, scratch, keys, values, ids, first_row, past, shared, logits, last_only
 ):
     """Read ids (rows, T) at positions past … past + T - 1 of rows first_row …; write logits of their successors.
 
@@ -191,7 +191,7 @@ def forward(
         task = take(board, call, phase + 2, rows * shape.n_head)
         while task >= 0:
             row, head = task // shape.n_head, task % shape.n_head
-            attend(shape, cache, slots, layer, first_row + row, shared, head, past, qkv, row * T, T, mixed)
+            attend(shape, keys, values, layer, first_row + row, shared, head, past, qkv, row * T, T, mixed)
             finish(board, phase + 2)
             task = take(board, call, phase + 2, rows * shape.n_head)
         wait(board, call, phase + 2, rows * shape.n_head)

@@ -20,15 +20,18 @@ class CompiledCache:
 
     def __init__(self, shape: decode_step.Shape, rows: int) -> None:
         self._shape = shape
-        size = (shape.n_layer, 2, rows, shape.n_head, shape.block_size, shape.head_width)
-        self.store = np.empty(size, np.float32)  # takes memory only where it is written to
+        # Rows a little longer than the context: loops run over its end, and a power of two crowds one set of a cache.
+        span = padded(shape.block_size) + 80
+        # Memory is taken only where it is written to. Zeros, because 0 × what lies ahead must be 0.
+        self.keys = np.zeros((shape.n_layer, rows, shape.n_head, shape.head_width, span), np.float32)
+        self.values = np.zeros((shape.n_layer, rows, shape.n_head, span, shape.head_width), np.float32)
         self.length = 0
         self.shared = 0
 
     @property
     def rows(self) -> int:
         """How many sequences it holds."""
-        return int(self.store.shape[2])
+        return int(self.keys.shape[1])
 
     @property
     def room(self) -> int:
@@ -38,7 +41,8 @@ class CompiledCache:
     def expand(self, batch_size: int) -> "CompiledCache":
         """Return a cache in which the one sequence of this one begins `batch_size` sequences."""
         wide = CompiledCache(self._shape, batch_size)
-        wide.store[:, :, 0, :, : self.length] = self.store[:, :, 0, :, : self.length]
+        wide.keys[:, 0, :, :, : self.length] = self.keys[:, 0, :, :, : self.length]
+        wide.values[:, 0, :, : self.length] = self.values[:, 0, :, : self.length]
         wide.length = wide.shared = self.length
         return wide
 
@@ -109,7 +113,7 @@ class CompiledGPT:
         clear(self._board, call)
         self._team.run(
             decode_step.forward, self._board, call, self._team.threads, self._shape, self._weights,
-            self._scratch_for(columns), cache.store, cache.rows, np.ascontiguousarray(ids), row, past, cache.shared,
+            self._scratch_for(columns), cache.keys, cache.values, np.ascontiguousarray(ids), row, past, cache.shared,
             logits.reshape(-1, logits.shape[-1]), last_only,
         )  # fmt: skip
 

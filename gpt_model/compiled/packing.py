@@ -20,7 +20,7 @@ PackedDtype = Literal["float32", "float16", "bfloat16", "int8", "int4"]
 PACKED_DTYPES: tuple[PackedDtype, ...] = get_args(PackedDtype)
 GROUP = 64
 """Weights that share a scale, and the multiple to which widths are padded."""
-_HEAD_MULTIPLE = 16
+_HEAD_MULTIPLE = 32  # two vectors at least
 _MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -6,7 +6,7 @@ order, whatever the number of columns: one column or many give the same bits.
 
 from numba import njit
 
-from gpt_model.compiled.simd import LANES, fma, load, multiply, prefetch, splat, store, total, zero
+from gpt_model.compiled.simd import LANES, fma, load, multiply, prefetch, splat, store, totals, zero
 
 GROUP = 64
 """Weights that share a scale, and the multiple to which widths are padded."""
@@ -40,8 +40,7 @@ def _row_sums(w, scales, at, x, column, y, first, last):
                 if scales is not None:
                     w0, w1, w2, w3 = multiply(w0, s0), multiply(w1, s1), multiply(w2, s2), multiply(w3, s3)
                 a0, a1, a2, a3 = fma(w0, v, a0), fma(w1, v, a1), fma(w2, v, a2), fma(w3, v, a3)
-        y[column, row], y[column, row + 1] = total(a0), total(a1)
-        y[column, row + 2], y[column, row + 3] = total(a2), total(a3)
+        y[column, row], y[column, row + 1], y[column, row + 2], y[column, row + 3] = totals(a0, a1, a2, a3)
 
 
 @njit(nogil=True, cache=True)
@@ -57,7 +56,7 @@ def _unpack(w, scales, at, width, first, last, unpacked):
 
 
 @njit(nogil=True, cache=True)
-def _tile(w, at, x, column, y, row):
+def _tile_of_two(w, at, x, column, y, row):
     """Two rows by four columns in registers."""
     width = x.shape[1]
     x0 = column * width
@@ -74,13 +73,42 @@ def _tile(w, at, x, column, y, row):
         a2, b2 = fma(wa, v, a2), fma(wb, v, b2)
         v = load(x, x3 + k)
         a3, b3 = fma(wa, v, a3), fma(wb, v, b3)
-    y[column, row], y[column + 1, row], y[column + 2, row], y[column + 3, row] = (
-        total(a0), total(a1), total(a2), total(a3)
-    )  # fmt: skip
-    row += 1
-    y[column, row], y[column + 1, row], y[column + 2, row], y[column + 3, row] = (
-        total(b0), total(b1), total(b2), total(b3)
-    )  # fmt: skip
+    _store_totals(y, column, row, a0, a1, a2, a3)
+    _store_totals(y, column, row + 1, b0, b1, b2, b3)
+
+
+@njit(nogil=True, cache=True)
+def _tile_of_four(w, at, x, column, y, row):
+    """Four rows by four columns, for a machine with 32 registers."""
+    width = x.shape[1]
+    x0 = column * width
+    x1, x2, x3 = x0 + width, x0 + 2 * width, x0 + 3 * width
+    a0, a1, a2, a3 = zero(), zero(), zero(), zero()
+    b0, b1, b2, b3 = zero(), zero(), zero(), zero()
+    c0, c1, c2, c3 = zero(), zero(), zero(), zero()
+    d0, d1, d2, d3 = zero(), zero(), zero(), zero()
+    for k in range(at, at + width, LANES):
+        wa, wb, wc, wd = load(w, k), load(w, k + width), load(w, k + 2 * width), load(w, k + 3 * width)
+        v = load(x, x0 + k - at)
+        a0, b0, c0, d0 = fma(wa, v, a0), fma(wb, v, b0), fma(wc, v, c0), fma(wd, v, d0)
+        v = load(x, x1 + k - at)
+        a1, b1, c1, d1 = fma(wa, v, a1), fma(wb, v, b1), fma(wc, v, c1), fma(wd, v, d1)
+        v = load(x, x2 + k - at)
+        a2, b2, c2, d2 = fma(wa, v, a2), fma(wb, v, b2), fma(wc, v, c2), fma(wd, v, d2)
+        v = load(x, x3 + k - at)
+        a3, b3, c3, d3 = fma(wa, v, a3), fma(wb, v, b3), fma(wc, v, c3), fma(wd, v, d3)
+    _store_totals(y, column, row, a0, a1, a2, a3)
+    _store_totals(y, column, row + 1, b0, b1, b2, b3)
+    _store_totals(y, column, row + 2, c0, c1, c2, c3)
+    _store_totals(y, column, row + 3, d0, d1, d2, d3)
+
+
+@njit(nogil=True, cache=True)
+def _store_totals(y, column, row, a, b, c, d):
+    y[column, row], y[column + 1, row], y[column + 2, row], y[column + 3, row] = totals(a, b, c, d)
+
+
+_tile, _TILE_ROWS = (_tile_of_four, 4) if LANES == 16 else (_tile_of_two, 2)
 
 
 @njit(nogil=True, cache=True)
@@ -93,7 +121,7 @@ def products(w, scales, at, x, columns, y, first, last, unpacked):
         if tiled:
             _unpack(w, scales, at, width, block, end, unpacked)
         for side in range(0, tiled, _COLUMNS):
-            for row in range(block, end, 2):
+            for row in range(block, end, _TILE_ROWS):
                 for column in range(side, min(side + _COLUMNS, tiled), 4):
                     _tile(unpacked, (row - block) * width, x, column, y, row)
         for column in range(tiled, columns):

@@ -215,3 +215,31 @@ largest = _reduction(
     lambda builder, a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b),
     "Return the largest lane.",
 )
+
+
+@intrinsic
+def totals(typing_context: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """Return the sums of the lanes of four vectors: `total` of each, to the bit, for the price of two."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        def part(one: Any, other: Any, lanes: list[int]) -> Any:
+            return builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(_INT32, len(lanes)), lanes))
+
+        def halved(value: Any, size: int) -> Any:
+            while size > 4:
+                size //= 2
+                low, high = list(range(size)), list(range(size, 2 * size))
+                value = builder.fadd(part(value, value, low), part(value, value, high))
+            return value
+
+        def paired(one: Any, other: Any) -> Any:  # lanes 0 + 2 and 1 + 3 of both, as `total` adds them
+            return builder.fadd(part(one, other, [0, 1, 4, 5]), part(one, other, [2, 3, 6, 7]))
+
+        quarters = [halved(value, LANES) for value in values]
+        left, right = paired(*quarters[:2]), paired(*quarters[2:])
+        sums = builder.fadd(part(left, right, [0, 2, 4, 6]), part(left, right, [1, 3, 5, 7]))
+        return context.make_tuple(
+            builder, signature.return_type, [builder.extract_element(sums, _INT32(lane)) for lane in range(4)]
+        )
+
+    return types.UniTuple(types.float32, 4)(vector, vector, vector, vector), generate

@@ -11,8 +11,9 @@ from transformers import GPT2LMHeadModel
 from gpt_model.checkpoint import save_checkpoint
 from gpt_model.drawing import draw, finite
 from gpt_model.errors import GenerationError
-from gpt_model.generation import Engine, Request, window_start
-from gpt_model.model import GPT
+from gpt_model.generation import Engine, Request
+from gpt_model.language_model import window_start
+from gpt_model.model import GPT, KVCache
 from gpt_model.token_record import Finished, Token
 from gpt_model.tokenizer import Tokenizer
 from samplers import Chain, keyed_uniform
@@ -183,12 +184,16 @@ def test_a_broken_model_is_told_and_a_half_broken_one_goes_on() -> None:
     assert finite(torch.tensor([[float("nan"), 1.0]])).tolist() == [[-float("inf"), 1.0]]
 
 
+def drawn_from(logits: torch.Tensor, uniform: float) -> int:
+    return draw(logits[None], logits[None], [uniform], 1)[0].id
+
+
 def test_draws_follow_the_distribution() -> None:
     logits = torch.tensor([2.0, -float("inf"), 1.0, 0.5, 1.0])
     expected = logits.softmax(-1) * 20_000
     counts = torch.zeros(5)
     for position in range(20_000):
-        counts[draw(logits, keyed_uniform(11, position))] += 1
+        counts[drawn_from(logits, keyed_uniform(11, position))] += 1
     assert counts[1] == 0
     alive = expected > 0
     assert ((counts - expected)[alive] ** 2 / expected[alive]).sum() < 30.7  # χ² with 3 degrees of freedom: 1e-6
@@ -199,5 +204,63 @@ def test_the_head_and_the_whole_row_draw_the_same() -> None:
     order = sorted(range(5000), key=lambda token: (-flat[token].item(), token))
     cumulative = flat.double().softmax(-1)[torch.tensor(order)].cumsum(0)
     for uniform in (0.0, 0.1, 0.2, 0.5, 0.9, 0.999999):
-        assert draw(flat, uniform) == order[int(torch.searchsorted(cumulative, uniform, right=True))]
-    assert draw(torch.tensor([0.0, 5.0]), 1 - 2**-53) == 0
+        assert drawn_from(flat, uniform) == order[int(torch.searchsorted(cumulative, uniform, right=True))]
+    assert drawn_from(torch.tensor([0.0, 5.0]), 1 - 2**-53) == 0
+
+
+def test_equals_are_drawn_in_the_order_of_their_ids_wherever_they_stand() -> None:
+    logits = torch.tensor([0.0, 1.0, 0.0, 1.0, 1.0, -1.0])
+    steps = [drawn_from(logits, step / 1000) for step in range(1000)]
+    assert list(dict.fromkeys(steps)) == [1, 3, 4, 0, 2, 5]
+    level = torch.zeros(5000)  # the head's equals go on behind it
+    assert [drawn_from(level, (token + 0.5) / 5000) for token in (0, 63, 64, 4999)] == [0, 63, 64, 4999]
+
+
+def test_what_is_told_of_a_draw_is_what_the_formulas_say() -> None:
+    raw = torch.randn(3, 300, generator=torch.Generator().manual_seed(1)) * 3
+    processed = torch.where(raw < 1, -torch.inf, raw / 0.7)
+    for row, drawn in enumerate(draw(raw, processed, [0.1, 0.6, 0.999], 5)):
+        p, q = raw[row].double().softmax(-1), processed[row].double().softmax(-1)
+        assert drawn.p_model == pytest.approx(float(p[drawn.id]), rel=1e-4)
+        assert drawn.p_chain == pytest.approx(float(q[drawn.id]), rel=1e-4)
+        assert drawn.entropy == pytest.approx(float(-(p * p.log()).sum()), rel=1e-4)
+        assert drawn.rank == int((raw[row] > raw[row, drawn.id]).sum())
+        assert [each[0] for each in drawn.candidates] == raw[row].topk(5).indices.tolist()
+
+
+def test_what_was_read_is_not_read_again(byte_tokenizer: Tokenizer, tiny_model: GPT) -> None:
+    """Going on, writing again and branching read only what is new, and say the same as an engine that knows nothing."""
+    read: list[int] = []
+
+    class Counting:
+        config, device, new_cache = tiny_model.config, tiny_model.device, tiny_model.new_cache
+
+        def next_logits(self, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
+            read.append(ids.shape[1])
+            return tiny_model.next_logits(ids, cache)
+
+    engine = Engine(Counting(), byte_tokenizer)
+
+    def run(prompt: tuple[int, ...], count: int = 3, samples: int = 1) -> list[int]:
+        read.clear()
+        request = Request(prompt, CHAIN, 7, samples, max_new_tokens=count, ignore_end_of_text=True)
+        fresh = ids_of(Engine(tiny_model, byte_tokenizer).generate(request))
+        ids = ids_of(engine.generate(request))
+        assert ids == fresh
+        return ids
+
+    prompt = tuple(range(60, 70))
+    first = run(prompt)
+    assert read == [10, 1, 1]
+    run(prompt)  # written again
+    assert read == [1, 1, 1]
+    run((*prompt, *first))  # gone on
+    assert read[0] == 1
+    run((*prompt[:6], 1, 2, 3))  # branched
+    assert read[0] == 3
+    run(prompt, samples=2)
+    assert read == [4, 1, 1]
+    run(prompt, count=30)  # past the context's end
+    assert read[0] == 1
+    run(prompt)
+    assert read[0] == 10

@@ -1,0 +1,104 @@
+"""LanguageModel: what the engine asks of whatever computes: a torch GPT on any device, or the CPU's compiled one."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gpt_model.config import ModelConfig
+
+
+class Cache(Protocol):
+    """Keys and values of what a model has read. Setting `length` back forgets what stands behind it."""
+
+    length: int
+
+    def expand(self, batch_size: int) -> "Cache":
+        """Return a cache in which the one sequence of this one begins `batch_size` sequences."""
+
+
+class LanguageModel(Protocol):
+    """Reads tokens and tells how likely each is to come next."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+    @property
+    def device(self) -> torch.device: ...
+
+    def new_cache(self, batch_size: int = 1) -> Any:
+        """Return an empty cache of this model's own kind for sequences of up to block_size tokens."""
+
+    def next_logits(self, ids: Tensor, cache: Any = None) -> Tensor:
+        """Return the logits (B, V) float32 of the token after ids (B, T), which follow what is in the cache."""
+
+
+def window_start(length: int, block_size: int) -> int:
+    """Return where the window of a context of `length` tokens begins."""
+    if length <= block_size:
+        return 0
+    stride = max(block_size // 2, 1)
+    return -(-(length - block_size) // stride) * stride
+
+
+class Reader:
+    """A model's view of growing texts: the window, and the cache of what was computed in it.
+
+    What was read for one request is there for the next: going on, writing again and branching read only what is new.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self._cache: Cache | None = None
+        self._tokens: list[int] = []
+        self._start = 0
+
+    def read_prompt(self, prompt: list[int]) -> Tensor:
+        """Return the logits (1, V) of the token after a prompt."""
+        start = window_start(len(prompt), self._model.config.block_size)
+        if self._cache is None or start != self._start:
+            self._forget(start)
+        known = self._tokens[start : start + self._model.config.block_size]
+        window = prompt[start:]
+        pairs = zip(known, window, strict=False)
+        same = next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(known), len(window)))
+        assert self._cache is not None
+        # the last token is read in any case: it is its logits that are asked for
+        self._cache.length = min(same, len(window) - 1, self._cache.length)
+        ids = torch.tensor([window[self._cache.length :]], device=self._model.device)
+        self._tokens = list(prompt)
+        try:
+            return self._model.next_logits(ids, self._cache)
+        except BaseException:
+            self._cache = None  # half-read
+            raise
+
+    def widen(self, rows: int) -> "_Rows":
+        """Return a reader of `rows` texts that begin with the prompt; of one text, it teaches this one."""
+        assert self._cache is not None
+        cache = self._cache.expand(rows) if rows > 1 else self._cache
+        return _Rows(self._model, cache, self._start, self if rows == 1 else None)
+
+    def _forget(self, start: int) -> None:
+        self._cache, self._tokens, self._start = self._model.new_cache(), [], start
+
+    def learn(self, token: int, cache: Cache, start: int) -> None:
+        """Take note of a token that a request of one text has read."""
+        self._tokens.append(token)
+        self._cache, self._start = cache, start
+
+
+class _Rows:
+    """Texts of one length that grow together."""
+
+    def __init__(self, model: LanguageModel, cache: Cache, start: int, teacher: Reader | None) -> None:
+        self._model, self._cache, self._start, self._teacher = model, cache, start, teacher
+
+    def next_logits(self, tokens: Tensor) -> Tensor:
+        """Return the logits (B, V) of the token after tokens (B, T), of which the last is new."""
+        start = window_start(tokens.shape[1], self._model.config.block_size)
+        if start != self._start:
+            self._cache, self._start = self._model.new_cache(tokens.shape[0]), start
+        logits = self._model.next_logits(tokens[:, self._start + self._cache.length :], self._cache)
+        if self._teacher is not None:
+            self._teacher.learn(int(tokens[0, -1]), self._cache, self._start)
+        return logits
