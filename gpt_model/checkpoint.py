@@ -98,24 +98,43 @@ def load_checkpoint(
         TokenizerError: its vocabulary is damaged, or `tokenizer` is unknown or another than its own.
     """
     path = Path(path)
-    if path.is_file() and path.suffix in _PICKLED:
+    if _is_pickled(path):
         config, weights = read_pickled(path)
-    elif path.is_dir():
+    else:
         _verify(path)
         config, weights = read_model_config(path), _read_directory_weights(path)
-    elif path.exists():
-        raise CheckpointError(
-            f"{path} is not a checkpoint: neither a directory nor a file of weights (.pth, .pt, .bin)."
-        )
-    else:
-        raise CheckpointError(f"There is no checkpoint {path}.")
     weights = from_foreign(weights, path)
     with torch.device("meta"):  # no memory and no random numbers: every weight comes from the file
         model = GPT(config)
     _check_shapes(model, weights, path)
     on_device = {name: tensor.to(device=device, dtype=torch.float32) for name, tensor in weights.items()}
     model.load_state_dict(on_device, assign=True)
-    return model.eval().requires_grad_(False), _choose_tokenizer(path, config, tokenizer)
+    return model.eval().requires_grad_(False), load_tokenizer(path, config, tokenizer)
+
+
+def read_config(path: str | Path) -> ModelConfig:
+    """Return the shape of a checkpoint's model.
+
+    Raises:
+        CheckpointError: it is missing, damaged or not a GPT-2.
+    """
+    path = Path(path)
+    return read_pickled(path)[0] if _is_pickled(path) else read_model_config(path)
+
+
+def _is_pickled(path: Path) -> bool:
+    """Return whether a checkpoint is a file of pickled weights; if not, it is a directory.
+
+    Raises:
+        CheckpointError: it is neither, or missing.
+    """
+    if path.is_dir() or (path.is_file() and path.suffix in _PICKLED):
+        return not path.is_dir()
+    if path.exists():
+        raise CheckpointError(
+            f"{path} is not a checkpoint: neither a directory nor a file of weights (.pth, .pt, .bin)."
+        )
+    raise CheckpointError(f"There is no checkpoint {path}.")
 
 
 def load_model_and_tokenizer(
@@ -201,7 +220,12 @@ def _check_shapes(model: GPT, weights: Mapping[str, torch.Tensor], path: Path) -
         raise CheckpointError(f"{path}: {wrong} has shape {found[wrong]}, but its config says {expected[wrong]}.")
 
 
-def _choose_tokenizer(path: Path, config: ModelConfig, spec: str | None) -> Tokenizer | None:
+def load_tokenizer(path: Path, config: ModelConfig, spec: str | None = None) -> Tokenizer | None:
+    """Return the tokenizer of a checkpoint, as `load_checkpoint` does.
+
+    Raises:
+        CheckpointError, TokenizerError: as there.
+    """
     own = read_tokenizer(path) if path.is_dir() else None
     chosen = own or tokenizer_for_size(config.vocab_size)
     if spec is not None:

@@ -14,6 +14,9 @@ import tomli_w
 
 from gpt_model.errors import ConfigError, did_you_mean
 
+DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
+"""Precisions in which a model's weights can generate."""
+
 
 def _require(condition: bool, name: str, value: object, sentence: str) -> None:
     if not condition:

@@ -1,5 +1,7 @@
 """Which device computes: the choice behind `auto`, and a clear word when a wish cannot be granted."""
 
+import os
+
 import torch
 
 from gpt_model.config import ModelConfig
@@ -26,13 +28,21 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def set_generation_threads(threads: int, model: ModelConfig) -> None:
-    """Give generation its CPU threads; 0 leaves the choice to the model's size.
+def is_small(model: ModelConfig) -> bool:
+    """Whether a model's weights stay in the CPU's own memory, so that neither a second thread nor fewer bits pay."""
+    return model.parameter_count < _SMALL
+
+
+def generation_threads(threads: int, model: ModelConfig) -> int:
+    """Return the CPU threads of generation; 0 leaves the choice to the model's size.
 
     A small model's matrices are too small to share: a second thread gains a tenth, and loses nine tenths when
     something else, such as a training run, wants the cores, because threads wait for each other at every operator.
     """
-    if threads:
-        torch.set_num_threads(threads)
-    elif model.parameter_count < _SMALL:
-        torch.set_num_threads(1)
+    return threads or (1 if is_small(model) else _cores())
+
+
+def _cores() -> int:
+    """Return the cores that this process may use; torch counts the machine's real ones, without their twins."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(min(allowed, torch.get_num_threads()), 1)

@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from gpt_model.config import ModelConfig
 from gpt_model.data import read_windows
 from gpt_model.errors import DataError
-from gpt_model.model import GPT
 from gpt_model.tokenizer import Tokenizer
 
 
@@ -27,8 +29,22 @@ class Evaluation:
     """Tokens that were predicted: all but the first."""
 
 
+class Scorer(Protocol):
+    """What tells logits (B, T, V) for ids (B, T): a GPT, or the CPU's compiled one in any precision."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+    @property
+    def device(self) -> torch.device: ...
+    def __call__(self, ids: Tensor) -> Tensor: ...
+
+
+_LOGITS = 2**26
+"""Numbers that are computed at a time: 256 MiB of logits, whatever the model."""
+
+
 @torch.no_grad()
-def evaluate(model: GPT, tokenizer: Tokenizer, text: str, batch_size: int = 16) -> Evaluation:
+def evaluate(model: Scorer, tokenizer: Tokenizer, text: str, batch_size: int = 16) -> Evaluation:
     """Return how well the model predicts a text.
 
     Windows of block_size tokens, one after another; every token but the very first is predicted exactly once, from
@@ -42,15 +58,18 @@ def evaluate(model: GPT, tokenizer: Tokenizer, text: str, batch_size: int = 16) 
         raise DataError(f"The text has {len(tokens)} tokens; at least two are needed, one to predict the other from.")
     length = model.config.block_size
     whole = (len(tokens) - 1) // length
-    training, nats = model.training, 0.0
-    model.eval()
+    batch_size = max(1, min(batch_size, _LOGITS // (length * model.config.vocab_size)))
+    training, nats = getattr(model, "training", False), 0.0
+    if training:
+        model.eval()  # type: ignore[attr-defined]
     try:
         for first in range(0, whole, batch_size):
             nats += _nats(model, tokens, np.arange(first, min(first + batch_size, whole)) * length, length)
         if rest := len(tokens) - 1 - whole * length:
             nats += _nats(model, tokens, np.array([whole * length]), rest)
     finally:
-        model.train(training)
+        if training:
+            model.train()  # type: ignore[attr-defined]
     predicted = len(tokens) - 1
     loss = nats / predicted
     size = len(tokenizer.decode_bytes(tokens[1:].tolist()))
@@ -59,7 +78,7 @@ def evaluate(model: GPT, tokenizer: Tokenizer, text: str, batch_size: int = 16) 
 
 
 def _nats(
-    model: GPT,
+    model: Scorer,
     tokens: "np.ndarray[tuple[int], np.dtype[np.uint32]]",
     starts: "np.ndarray[tuple[int], np.dtype[np.int64]]",
     length: int,

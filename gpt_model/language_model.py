@@ -28,6 +28,9 @@ class LanguageModel(Protocol):
     def new_cache(self, batch_size: int = 1) -> Any:
         """Return an empty cache of this model's own kind for sequences of up to block_size tokens."""
 
+    def __call__(self, ids: Tensor) -> Tensor:
+        """Return logits (B, T, V) for ids (B, T)."""
+
     def next_logits(self, ids: Tensor, cache: Any = None) -> Tensor:
         """Return the logits (B, V) float32 of the token after ids (B, T), which follow what is in the cache."""
 

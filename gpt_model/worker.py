@@ -66,9 +66,9 @@ def _work(run: Run, launched: bool) -> int:
 
 
 def _fail(recorder: Recorder, message: str) -> None:
+    print(message, file=sys.stderr, flush=True)  # first: who sees the state looks for the reason
     recorder.event("fail", message)
     recorder.status(state="failed", phase="", message=message, eta_seconds=None)
-    print(message, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

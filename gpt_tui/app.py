@@ -1,6 +1,7 @@
 """The app: three pages, one engine process, one place where a page's wishes are carried out. Never imports torch."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import shlex
@@ -165,7 +166,7 @@ class GptTui(App[int]):
     def _open_checkpoint(self, name: str) -> None:
         self._checkpoint = name
         self.complete_page.show_loading(name)
-        self.engine.send(wire.Load(name, self._settings.device, self._settings.threads))
+        self.engine.send(wire.Load(name, self._settings.device, self._settings.threads, dtype=self._settings.dtype))
 
     def _engine_spoke(self, event: wire.Event | EngineDied) -> None:
         self.complete_page.engine_event(event)
@@ -245,6 +246,9 @@ class GptTui(App[int]):
     @on(SettingChosen)
     def _setting_chosen(self, message: SettingChosen) -> None:
         self._keep(message.name, message.value)
+        if message.name == "dtype":
+            self._settings = dataclasses.replace(self._settings, dtype=str(message.value))
+            self._open_checkpoint(self._checkpoint)
 
     def _keep(self, name: str, value: object) -> None:
         """Save a setting, together with what else changes within a second: a key held down is one change."""

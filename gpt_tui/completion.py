@@ -107,6 +107,8 @@ class Completion:
         if name == "stop":
             self.stop = (argument,) if argument else ()
             return {}
+        if name == "dtype":
+            return {"dtype": check_setting("dtype", argument)}
         if name == "tokens":
             self.max_new_tokens = check_setting("max_new_tokens", argument)
             return {"max_new_tokens": self.max_new_tokens}

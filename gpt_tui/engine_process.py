@@ -78,19 +78,21 @@ class _Server:
         began = time.perf_counter()
         chosen = resolve_checkpoint(load.checkpoint, find_locations())
 
-        from gpt_model.checkpoint import load_model_and_tokenizer
-        from gpt_model.device import choose_device, set_generation_threads
+        from gpt_model.backend import open_model
         from gpt_model.generation import Engine
 
-        device = str(choose_device(load.device))
-        model, tokenizer = load_model_and_tokenizer(chosen.path, device, load.tokenizer)
-        set_generation_threads(load.threads, model.config)
-        self._engine = Engine(model, tokenizer)
-        shape = model.config
+        opened = open_model(
+            chosen.path, load.device, load.dtype, load.threads, load.tokenizer,
+            tell=lambda sentence: self._send(wire.EngineTold(sentence)),
+        )  # fmt: skip
+        tokenizer, backend = opened.with_tokenizer(chosen.path), opened.backend
+        self._engine = Engine(opened.model, tokenizer)
+        shape = opened.model.config
         loaded = wire.CheckpointLoaded(
             label=chosen.label, path=str(chosen.path), parameters=shape.parameter_count, n_layer=shape.n_layer,
             n_head=shape.n_head, n_embd=shape.n_embd, block_size=shape.block_size, tokenizer=tokenizer.name,
-            device=device, seconds=time.perf_counter() - began,
+            device=backend.device, seconds=time.perf_counter() - began,
+            dtype=backend.dtype, backend=str(backend), note=backend.note,
         )  # fmt: skip
         self._send(loaded)
 

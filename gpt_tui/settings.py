@@ -20,7 +20,7 @@ from typing import Any
 
 import tomli_w
 
-from gpt_model.config import parse_value
+from gpt_model.config import DTYPES, parse_value
 from gpt_model.errors import ConfigError, did_you_mean
 from gpt_tui.locations import Locations
 from samplers import Chain, ChainError
@@ -42,8 +42,10 @@ class Settings:
     """Texts that end a completion."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    dtype: str = "auto"
+    """Precision of the weights: auto, float32, float16, bfloat16, int8 or int4; `eval --dtype` tells the price."""
     threads: int = 0
-    """CPU threads of the engine; 0 leaves the choice to torch."""
+    """CPU threads of the engine; 0 leaves the choice to the model's size."""
     engine: str = ""
     """The command that starts the app's engine, such as `ssh gpubox gpt-tui engine`. Empty: here, in this Python."""
     theme: str = "textual-dark"
@@ -59,6 +61,9 @@ class Settings:
             raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative.")
         if self.device.partition(":")[0] not in ("auto", "cpu", "cuda", "mps"):
             raise ConfigError(f"device = {self.device}: must be one of auto, cpu, cuda, mps.")
+        if self.dtype not in DTYPES:
+            hint = did_you_mean(self.dtype, DTYPES)
+            raise ConfigError(f"dtype = {self.dtype}: must be one of {', '.join(DTYPES)}.{hint}")
         try:
             Chain.parse(self.chain)
         except ChainError as error:

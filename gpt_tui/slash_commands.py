@@ -11,6 +11,7 @@ COMMANDS = {
     "chain": "replace the chain: /chain top_k=40,temperature=0.8",
     "seed": "fix the seed: /seed 7; /seed alone draws a new one each time",
     "tokens": "how many tokens a completion has: /tokens 400",
+    "dtype": "precision of the weights: /dtype int8 (auto, float32, float16, bfloat16, int8, int4)",
     "stop": "texts that end a completion: /stop END; /stop alone clears them",
     "save": "write the document to a file: /save FILE",
     "copy": "copy the document",

@@ -90,7 +90,7 @@ class WebPage:
             event = await self._events.get()
             if isinstance(event, EngineDied):
                 event = wire.EngineFailed(f"{event.message} The next request starts it again.")
-            if isinstance(event, wire.CheckpointLoaded | wire.EngineStarted):
+            if isinstance(event, wire.CheckpointLoaded | wire.EngineStarted | wire.EngineTold):
                 continue
             request = getattr(event, "request", None)
             if request in (self._request, None):
@@ -109,7 +109,8 @@ class WebPage:
 
     async def _start(self, application: Any = None) -> None:
         await self._engine.start()
-        self._engine.send(wire.Load(self._settings.checkpoint, self._settings.device, self._settings.threads))
+        settings = self._settings
+        self._engine.send(wire.Load(settings.checkpoint, settings.device, settings.threads, dtype=settings.dtype))
 
     async def _stop(self, application: Any = None) -> None:
         await self._engine.stop()

@@ -21,6 +21,7 @@ class Load:
     device: str = "auto"
     threads: int = 0
     tokenizer: str | None = None
+    dtype: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,13 @@ class EngineStarted:
 
 
 @dataclass(frozen=True)
+class EngineTold:
+    """Something takes time, and why."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class CheckpointLoaded:
     """A checkpoint is ready."""
 
@@ -72,6 +80,11 @@ class CheckpointLoaded:
     tokenizer: str
     device: str
     seconds: float
+    dtype: str = "float32"
+    backend: str = ""
+    """What computes, in words."""
+    note: str = ""
+    """A sentence when it is not what could be had."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +120,7 @@ class EngineFailed:
 
 
 Request = Load | Generate | SwitchChain | Cancel
-Event = EngineStarted | CheckpointLoaded | PromptRead | TokenArrived | GenerationFinished | EngineFailed
+Event = EngineStarted | EngineTold | CheckpointLoaded | PromptRead | TokenArrived | GenerationFinished | EngineFailed
 
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in (*Request.__args__, *Event.__args__)}
 

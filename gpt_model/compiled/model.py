@@ -1,13 +1,17 @@
 """CompiledGPT: a packed model with the compiled decode step, in the place of a GPT where text is generated on a CPU."""
 
+import contextlib
 import itertools
+from pathlib import Path
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
 
 from gpt_model.compiled import decode_step
 from gpt_model.compiled.packing import PackedModel, attention_width, head_width, matrix_shapes, padded, vector_sizes
+from gpt_model.compiled.simd import HAS_FLOAT16 as HAS_FLOAT16
 from gpt_model.compiled.teamwork import Team, clear, new_board
 from gpt_model.errors import GenerationError
 
@@ -60,6 +64,20 @@ class CompiledGPT:
         self._scratch: dict[int, decode_step.Scratch] = {}
         self._board = new_board(7 * self.config.n_layer + 3)
         self._calls = itertools.count(1)
+
+    def is_warm(self) -> bool:
+        """Return whether the code for this precision is in the machine's cache, so that `warm_up` takes no time."""
+        return self._mark().exists()
+
+    def warm_up(self) -> None:
+        """Compile, or load what was compiled, and read one token."""
+        self.next_logits(torch.zeros(1, 1, dtype=torch.long))
+        if not self.is_warm():
+            with contextlib.suppress(OSError):
+                self._mark().touch()
+
+    def _mark(self) -> Path:
+        return Path(numba.config.CACHE_DIR) / f"{self.packed.dtype}.compiled"
 
     @property
     def threads(self) -> int:

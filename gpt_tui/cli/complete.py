@@ -60,16 +60,16 @@ def complete(
     seed = secrets.randbelow(2**31) if settings.seed is None else settings.seed
     checkpoint = resolve_checkpoint(settings.checkpoint, locations)
 
-    from gpt_model.checkpoint import load_model_and_tokenizer
-    from gpt_model.device import choose_device, set_generation_threads
+    from gpt_model.backend import open_model
     from gpt_model.generation import Engine, Request
 
-    device = str(choose_device(settings.device))
-    model, chosen_tokenizer = load_model_and_tokenizer(checkpoint.path, device, tokenizer)
+    opened = open_model(checkpoint.path, settings.device, settings.dtype, settings.threads, tokenizer, tell)
+    chosen_tokenizer = opened.with_tokenizer(checkpoint.path)
     if text.endswith(" ") and chosen_tokenizer.name != "bytes":
         tell("The prompt ends with a space; words begin with theirs, so the text is often better without it.")
-    set_generation_threads(settings.threads, model.config)
-    engine = Engine(model, chosen_tokenizer)
+    if opened.backend.note:
+        tell(opened.backend.note)
+    engine = Engine(opened.model, chosen_tokenizer)
     chain = Chain.parse(settings.chain)
     ids = tuple(engine.encode(text))
     request = Request(
@@ -92,7 +92,7 @@ def complete(
     began = time.perf_counter()
     with Interrupts() as interrupts:
         if verbose:
-            tell(f"checkpoint {checkpoint.label} ({checkpoint.path}) on {model.device}; chain {chain}; seed {seed}")
+            tell(f"checkpoint {checkpoint.label} ({checkpoint.path}) on {opened.backend}; chain {chain}; seed {seed}")
         for event in engine.generate(request, cancel=interrupts.event):
             if isinstance(event, Token):
                 writer.token(event)

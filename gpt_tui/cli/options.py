@@ -33,11 +33,26 @@ def settings_options(command: Decorated) -> Decorated:
 
 
 def compute_options(command: Decorated) -> Decorated:
+    """Add what says where and how precisely to compute."""
+    dtype = click.option(
+        "--dtype", metavar="DTYPE", shell_complete=_complete_dtype,
+        help="Of the weights: auto, float32, float16, bfloat16, int8, int4.  [setting]",
+    )  # fmt: skip
+    return dtype(place_options(command))
+
+
+def place_options(command: Decorated) -> Decorated:
     """Add what says where to compute."""
     threads = click.option(
-        "--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0: torch chooses.  [setting]"
+        "--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0: by the model's size.  [setting]"
     )
     return click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.  [setting]")(threads(command))
+
+
+def _complete_dtype(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from gpt_model.config import DTYPES
+
+    return [CompletionItem(name) for name in DTYPES if name.startswith(incomplete)]
 
 
 tokenizer_option = click.option(

@@ -35,6 +35,8 @@ from gpt_tui.widgets.prompt_input import PromptInput
 from gpt_tui.widgets.status_line import StatusLine
 from samplers import Chain, ChainError, Stage
 
+_SHORT = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+
 
 class CompleteScreen(Screen[None]):
     """Prompt, text, chain and candidates; everything by keyboard, typing never blocked."""
@@ -137,6 +139,10 @@ class CompleteScreen(Screen[None]):
             if self._loaded and (self._loaded.path, self._loaded.tokenizer) != (event.path, event.tokenizer):
                 completion.document.ids = None  # the text is another model's now; its ids mean nothing to this one
             self._loaded, self._awaited, self._dead = event, "", False
+            if event.note:
+                self.notify(event.note, severity="warning", markup=False, timeout=10)
+        elif isinstance(event, wire.EngineTold):
+            self.notify(event.message, markup=False, timeout=8)
         elif isinstance(event, wire.EngineStarted):
             self._dead = False
         elif isinstance(event, wire.EngineFailed):
@@ -315,7 +321,7 @@ class CompleteScreen(Screen[None]):
         completion, loaded = self._completion, self._loaded
         header = self.query_one(HeaderLine)
         if loaded:
-            header.left = f"{loaded.label}  {loaded.device} f32"
+            header.left = f"{loaded.label}  {loaded.device} {_SHORT.get(loaded.dtype, loaded.dtype)}"
         if self._dead:
             header.state, header.mood = "engine gone · F5 restarts it", "alarm"
         elif completion.streaming:

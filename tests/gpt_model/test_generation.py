@@ -235,6 +235,9 @@ def test_what_was_read_is_not_read_again(byte_tokenizer: Tokenizer, tiny_model: 
     class Counting:
         config, device, new_cache = tiny_model.config, tiny_model.device, tiny_model.new_cache
 
+        def __call__(self, ids: torch.Tensor) -> torch.Tensor:
+            raise AssertionError("the engine asks for the last token's logits only")
+
         def next_logits(self, ids: torch.Tensor, cache: KVCache) -> torch.Tensor:
             read.append(ids.shape[1])
             return tiny_model.next_logits(ids, cache)

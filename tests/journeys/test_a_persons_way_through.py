@@ -33,7 +33,7 @@ def test_complete_stop_go_on_and_switch_while_it_streams(tmp_path: Path, columns
     terminal = Terminal(tmp_path / "home", *flags, columns=columns, rows=rows)
     try:
         terminal.until("ready")
-        assert "Complete" in terminal.text.splitlines()[-1]
+        terminal.until(lambda: "Complete" in terminal.text.splitlines()[-1])
         terminal.press("ROMEO:\r")  # in one write, as a fast hand on a slow line
         terminal.until("writing")
         terminal.press("esc")

@@ -1,0 +1,191 @@
+"""What computes: the choice of device, precision and code for generating, and a word about why.
+
+`auto` is float32 for small models, whose weights stay in the CPU's own memory, and 16 bits for large ones, which are
+as slow as their weights are heavy: float16 on a CPU (logits to 6e-4), bfloat16 on a GPU.
+"""
+
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from gpt_model.checkpoint import load_checkpoint, load_tokenizer, read_config
+from gpt_model.config import DTYPES, ModelConfig
+from gpt_model.device import choose_device, generation_threads, is_small
+from gpt_model.errors import CheckpointError, ConfigError, did_you_mean
+from gpt_model.language_model import LanguageModel
+from gpt_model.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Backend:
+    """What a model runs on."""
+
+    device: str
+    dtype: str
+    """Of the weights."""
+    name: str
+    """compiled, or torch."""
+    threads: int | None = None
+    note: str = ""
+    """A sentence when it is not what could be had."""
+
+    def __str__(self) -> str:
+        threads = f", {self.threads} thread{'s' if self.threads != 1 else ''}" if self.threads else ""
+        return f"{self.device} {self.dtype}, {self.name}{threads}"
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model that is ready to generate."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer | None
+    backend: Backend
+
+    def with_tokenizer(self, path: Path) -> Tokenizer:
+        """Return the tokenizer, for those who need to read and write text.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        if self.tokenizer is None:
+            raise CheckpointError(
+                f"{path} brings no tokenizer, and its vocabulary of {self.model.config.vocab_size:,} is neither gpt2's "
+                "nor bytes'. Name one with --tokenizer gpt2 or --tokenizer bytes."
+            )
+        return self.tokenizer
+
+
+def open_model(
+    path: Path, device: str = "auto", dtype: str = "auto", threads: int = 0, tokenizer: str | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> OpenModel:  # fmt: skip
+    """Return a checkpoint, ready to generate by the fastest means there are.
+
+    Args:
+        path: as `load_checkpoint` takes it.
+        device: auto, cpu, cuda or mps.
+        dtype: one of `config.DTYPES`.
+        threads: CPU threads; 0 leaves the choice to the model's size.
+        tokenizer: for a checkpoint that brings none.
+        tell: called with a sentence before something that takes seconds and happens once.
+
+    Raises:
+        CheckpointError, TokenizerError: as `load_checkpoint`.
+        ConfigError: there is no such device or dtype, or the one cannot do the other.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype = {dtype}: must be one of {', '.join(DTYPES)}.{did_you_mean(dtype, DTYPES)}")
+    chosen = choose_device(device)
+    if chosen.type != "cpu":
+        return _open_on_device(path, chosen, dtype, tokenizer)
+    why_not = _why_not_compiled()
+    config = read_config(path)
+    count = generation_threads(threads, config)
+    torch.set_num_threads(1 if not why_not else count)
+    if why_not:
+        return _open_in_torch(path, dtype, count, tokenizer, why_not)
+    return _open_compiled(path, config, dtype, count, tokenizer, tell)
+
+
+def open_scorer(
+    path: Path, device: str = "auto", dtype: str = "float32", threads: int = 0, tokenizer: str | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
+) -> "OpenModel":  # fmt: skip
+    """Return a checkpoint, ready to score texts: as `open_model`, but float32 is torch's, whose matrix products on
+    many tokens at once are the fastest there are.
+
+    Raises:
+        CheckpointError, TokenizerError, ConfigError: as `open_model`.
+    """
+    if dtype != "float32":
+        return open_model(path, device, dtype, threads, tokenizer, tell)
+    if threads:
+        torch.set_num_threads(threads)
+    chosen = choose_device(device)
+    model, own = load_checkpoint(path, str(chosen), tokenizer)
+    return OpenModel(model, own, Backend(str(chosen), "float32", "torch", torch.get_num_threads()))
+
+
+def _open_compiled(
+    path: Path, config: ModelConfig, dtype: str, threads: int, tokenizer: str | None, tell: Callable[[str], None]
+) -> OpenModel:
+    from gpt_model.compiled.model import HAS_FLOAT16, CompiledGPT
+    from gpt_model.compiled.packed_files import load_packed, pack_to_disk
+    from gpt_model.compiled.packing import PackedDtype, pack
+
+    wanted = dtype
+    if dtype == "auto":
+        dtype = "float16" if HAS_FLOAT16 and not is_small(config) else "float32"
+    elif dtype == "float16" and not HAS_FLOAT16:
+        raise ConfigError("dtype = float16: this CPU cannot convert it. Use bfloat16 or int8.")
+    kind = cast(PackedDtype, dtype)
+    packed = None
+    if dtype != "float32" and not is_small(config):  # a small one is packed faster than found
+        packed = load_packed(path, kind)
+        if packed is None:
+            tell(f"Packing the weights as {dtype}, once for this checkpoint.")
+            try:
+                packed = pack_to_disk(path, kind)
+            except CheckpointError:
+                if wanted != "auto" or not _is_loadable(path):
+                    raise
+                dtype = kind = "float32"  # too large for float16
+    if packed is None:
+        model, _ = load_checkpoint(path, tokenizer=tokenizer)
+        packed = pack(model, kind)
+        del model
+    compiled = CompiledGPT(packed, threads)
+    if not compiled.is_warm():
+        tell("Compiling for this CPU, once: about ten seconds.")
+    compiled.warm_up()
+    return OpenModel(compiled, load_tokenizer(path, config, tokenizer), Backend("cpu", dtype, "compiled", threads))
+
+
+def _open_in_torch(path: Path, dtype: str, threads: int, tokenizer: str | None, why: str) -> OpenModel:
+    """The same numbers, more slowly."""
+    model, own = load_checkpoint(path, tokenizer=tokenizer)
+    if dtype in ("auto", "float32"):
+        return OpenModel(model, own, Backend("cpu", "float32", "torch", threads, why))
+    from gpt_model.compiled.packing import PackedDtype, pack, unpack
+
+    meant = unpack(pack(model, cast(PackedDtype, dtype)))
+    return OpenModel(meant, own, Backend("cpu", dtype, "torch in float32", threads, why))
+
+
+def _open_on_device(path: Path, device: torch.device, dtype: str, tokenizer: str | None) -> OpenModel:
+    if dtype in ("int8", "int4"):
+        raise ConfigError(f"dtype = {dtype}: for the CPU alone. On {device.type} use bfloat16, float16 or float32.")
+    model, own = load_checkpoint(path, str(device), tokenizer)
+    if dtype == "auto":
+        halves = device.type == "cuda" and torch.cuda.is_bf16_supported() and not is_small(model.config)
+        dtype = "bfloat16" if halves else "float32"
+    return OpenModel(model.to(getattr(torch, dtype)), own, Backend(str(device), dtype, "torch"))
+
+
+def _why_not_compiled() -> str:
+    """Return why the compiled step is not to be had here; nothing when it is."""
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed, so torch computes, three times slower: pip install numba."
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return "NUMBA_DISABLE_JIT is set, so torch computes, three times slower."
+    try:
+        importlib.import_module("gpt_model.compiled.model")
+    except Exception as error:  # numba refuses a numpy that is too new, llvmlite a CPU that is too old
+        return f"numba does not work here ({error}), so torch computes, three times slower."
+    return ""
+
+
+def _is_loadable(path: Path) -> bool:
+    """Whether the checkpoint itself is whole: then only the precision was wrong."""
+    try:
+        load_checkpoint(path)
+    except CheckpointError:
+        return False
+    return True
