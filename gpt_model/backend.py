@@ -14,7 +14,7 @@ from typing import cast
 
 import torch
 
-from gpt_model.checkpoint import load_checkpoint, load_tokenizer, read_config
+from gpt_model.checkpoint import load_checkpoint, load_tokenizer, load_weights, read_config
 from gpt_model.config import DTYPES, ModelConfig
 from gpt_model.device import choose_device, generation_threads, is_small
 from gpt_model.errors import CheckpointError, ConfigError, did_you_mean
@@ -138,9 +138,7 @@ def _open_compiled(
                     raise
                 dtype = kind = "float32"  # too large for float16
     if packed is None:
-        model, _ = load_checkpoint(path, tokenizer=tokenizer)
-        packed = pack(model, kind)
-        del model
+        packed = pack(*load_weights(path), kind)
     compiled = CompiledGPT(packed, threads)
     if not compiled.is_warm():
         tell("Compiling for this CPU, once: about ten seconds.")
@@ -155,7 +153,7 @@ def _open_in_torch(path: Path, dtype: str, threads: int, tokenizer: str | None, 
         return OpenModel(model, own, Backend("cpu", "float32", "torch", threads, why))
     from gpt_model.compiled.packing import PackedDtype, pack, unpack
 
-    meant = unpack(pack(model, cast(PackedDtype, dtype)))
+    meant = unpack(pack(model.config, model.state_dict(), cast(PackedDtype, dtype)))
     return OpenModel(meant, own, Backend("cpu", dtype, "torch in float32", threads, why))
 
 

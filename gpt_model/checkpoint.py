@@ -98,18 +98,29 @@ def load_checkpoint(
         TokenizerError: its vocabulary is damaged, or `tokenizer` is unknown or another than its own.
     """
     path = Path(path)
+    config, weights = load_weights(path)
+    with torch.device("meta"):  # no memory and no random numbers: every weight comes from the file
+        model = GPT(config)
+    on_device = {name: tensor.to(device=device, dtype=torch.float32) for name, tensor in weights.items()}
+    model.load_state_dict(on_device, assign=True)
+    return model.eval().requires_grad_(False), load_tokenizer(path, config, tokenizer)
+
+
+def load_weights(path: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
+    """Return the shape of a checkpoint's model, and its weights under GPT's names, in the precision of the file.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`.
+    """
     if _is_pickled(path):
         config, weights = read_pickled(path)
     else:
         _verify(path)
         config, weights = read_model_config(path), _read_directory_weights(path)
     weights = from_foreign(weights, path)
-    with torch.device("meta"):  # no memory and no random numbers: every weight comes from the file
-        model = GPT(config)
-    _check_shapes(model, weights, path)
-    on_device = {name: tensor.to(device=device, dtype=torch.float32) for name, tensor in weights.items()}
-    model.load_state_dict(on_device, assign=True)
-    return model.eval().requires_grad_(False), load_tokenizer(path, config, tokenizer)
+    with torch.device("meta"):
+        _check_shapes(GPT(config), weights, path)
+    return config, weights
 
 
 def read_config(path: str | Path) -> ModelConfig:

@@ -107,8 +107,8 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # also the head: tied
-        self.wpe = nn.Embedding(config.block_size, config.n_embd)
+        self.wte = _table(config.vocab_size, config.n_embd)  # also the head: tied
+        self.wpe = _table(config.block_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
@@ -124,6 +124,8 @@ class GPT(nn.Module):
 
         GPT-2's paper, section 2.3: the residual weights are scaled by 1/√N, N being the number of residual layers.
         """
+        if self.wte.weight.is_meta:
+            return
         residual = 0.02 / math.sqrt(2 * self.config.n_layer)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -168,3 +170,9 @@ class GPT(nn.Module):
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy, in nats a token, of targets (B, T) after ids (B, T)."""
         return F.cross_entropy(self(ids).flatten(0, 1).float(), targets.flatten())
+
+
+def _table(rows: int, width: int) -> nn.Embedding:
+    empty = torch.empty(rows, width)
+    # On the meta device nothing is drawn; there the attempt imports a second's worth of Python.
+    return nn.Embedding(rows, width, _weight=empty) if empty.is_meta else nn.Embedding(rows, width)

@@ -125,12 +125,11 @@ def main(arguments: list[str]) -> int:
     """Pack a checkpoint; 3 when it cannot be loaded or packed, 4 when the disk refuses."""
     checkpoint, dtype, directory = Path(arguments[0]), arguments[1], Path(arguments[2])
     assert dtype in PACKED_DTYPES
-    from gpt_model.checkpoint import load_checkpoint
+    from gpt_model.checkpoint import load_weights
 
     try:
         origin = _origin(checkpoint)
-        model, _ = load_checkpoint(checkpoint)
-        save_packed(directory, pack(model, dtype), origin)
+        save_packed(directory, pack(*load_weights(checkpoint), dtype), origin)
     except GptError as error:
         print(error, file=sys.stderr)
         return 3

@@ -4,7 +4,7 @@ Weight-only: activations stay float32. int8 and int4 share a float32 scale in gr
 isolates outliers better than a scale a row; int4 keeps the head in int8. Knows no file; packed_files.py does.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -76,14 +76,13 @@ def vector_sizes(config: ModelConfig) -> tuple[int, ...]:
     return width, width, 3 * attention_width(config), width, width, width, inner, width
 
 
-def pack(model: GPT, dtype: PackedDtype) -> PackedModel:
-    """Return a model's weights in a precision.
+def pack(config: ModelConfig, state: Mapping[str, Tensor], dtype: PackedDtype) -> PackedModel:
+    """Return a model's weights, given under GPT's names, in a precision.
 
     Raises:
         CheckpointError: a weight does not fit into float16.
     """
-    config = model.config
-    weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
     vocab_rows = padded(config.vocab_size, 4)
     head, head_scales = _convert([_enlarge(weights["wte.weight"], vocab_rows, padded(config.n_embd))],
                                  "int8" if dtype == "int4" else dtype)  # fmt: skip

@@ -17,6 +17,7 @@ _COMMANDS = {
     "eval": ("gpt_tui.cli.evaluate:evaluate", "Loss, perplexity and bits per byte on a text."),
     "samplers": ("gpt_tui.cli.samplers:samplers", "The stages that a chain can be made of."),
     "config": ("gpt_tui.cli.config:config", "Settings: where they are, what is in force, change one."),
+    "bench": ("gpt_tui.cli.bench:bench", "How fast models generate here, beside the machine's limits."),
     "engine": ("gpt_tui.cli.engine:engine", "Serve the app's wire on standard input and output."),
     "web": ("gpt_tui.cli.web:web", "The completion page for a browser (extra: web)."),
     "completion": ("gpt_tui.cli.completion:completion", "A script that teaches the shell to complete commands."),

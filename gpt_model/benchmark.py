@@ -1,0 +1,126 @@
+"""Measuring generation beside what the machine can do: interleaved rounds, medians, fractions of its limits.
+
+A token at batch 1 reads every weight once: its limit is the memory's bandwidth. A prompt is matrix products: its
+limit is the rate at which torch multiplies large matrices. Both are measured between the rounds.
+"""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from gpt_model.backend import OpenModel
+from gpt_model.generation import Engine, Request
+from gpt_model.token_record import Token
+from samplers import Chain
+
+_BUFFER = 2**27  # float32 numbers: 512 MiB, more than the caches hold
+
+
+@dataclass(frozen=True)
+class Pace:
+    """One generation."""
+
+    time_to_first_token: float
+    """Seconds from the request to its first token; the model is loaded and warm."""
+    tokens_per_second: float
+    """Of all samples together, after their first tokens."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the machine can do, with as many threads as the model has."""
+
+    bandwidth: float
+    """Bytes a second read from memory."""
+    matmul: float
+    """float32 operations a second in a product of large matrices."""
+
+
+def measure_pace(engine: Engine, chain: Chain, prompt: tuple[int, ...], new_tokens: int, samples: int) -> Pace:
+    """Generate once, through everything a completion passes through: chain, draw and Token records."""
+    request = Request(prompt, chain, 1, samples, new_tokens, ignore_end_of_text=True)
+    first = last = 0.0
+    began, count = time.perf_counter(), 0
+    for event in engine.generate(request):
+        if isinstance(event, Token):
+            last = time.perf_counter()
+            first = first or last
+            count += 1
+    rate = (count - samples) / (last - first) if count > samples else 0.0
+    return Pace(first - began, rate)
+
+
+def prompts(vocab_size: int, length: int) -> Iterable[tuple[int, ...]]:
+    """Yield prompts of random ids, no two of which begin alike: nothing of one is kept for the next."""
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(vocab_size, generator=generator)
+    for turn in range(sys.maxsize):
+        rest = torch.randint(vocab_size, (length - 1,), generator=generator)
+        yield (int(order[turn % vocab_size]), *rest.tolist())
+
+
+class Machine:
+    """Measures the limits, a little at a time, between the rounds of what is compared with them."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._bandwidth: list[float] = []
+        self._matmul: list[float] = []
+        self._buffer: torch.Tensor | None = None
+
+    def measure(self) -> None:
+        """Measure both once more."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)
+        try:
+            if self._buffer is None:
+                self._buffer = torch.ones(_BUFFER)
+            square = torch.ones(2048, 2048)
+            for store, work, amount in (
+                (self._bandwidth, self._buffer.sum, 4 * _BUFFER),
+                (self._matmul, lambda: square @ square, 2 * 2048**3),
+            ):
+                work()
+                store.extend(amount / _seconds(work) for _ in range(3))
+        finally:
+            torch.set_num_threads(before)
+
+    @property
+    def limits(self) -> Limits:
+        """Medians of what was measured."""
+        return Limits(statistics.median(self._bandwidth), statistics.median(self._matmul))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def bytes_per_token(opened: OpenModel) -> int:
+    """Return the bytes of weights that one token reads at batch 1."""
+    if (packed := getattr(opened.model, "packed", None)) is not None:
+        return int(packed.bytes_per_token)
+    config = opened.model.config
+    size = 4 if opened.backend.name == "torch in float32" else getattr(torch, opened.backend.dtype).itemsize
+    return (config.parameter_count - config.block_size * config.n_embd) * size
+
+
+def prefill_operations(opened: OpenModel, length: int) -> float:
+    """Return the float operations of reading a prompt: the blocks' matrices and attention, and the head once."""
+    config = opened.model.config
+    head = config.vocab_size * config.n_embd
+    blocks = config.parameter_count - head - config.block_size * config.n_embd
+    attention = 2 * config.n_layer * config.n_embd * length * length  # causal: half of q·k and of p·v
+    return 2.0 * blocks * length + attention + 2.0 * head
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
