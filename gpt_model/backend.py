@@ -116,9 +116,12 @@ def open_scorer(
 def _open_compiled(
     path: Path, config: ModelConfig, dtype: str, threads: int, tokenizer: str | None, tell: Callable[[str], None]
 ) -> OpenModel:
-    from gpt_model.compiled.model import HAS_FLOAT16, CompiledGPT
+    from gpt_model.compiled.cpu import HAS_FLOAT16
+    from gpt_model.compiled.layout import PackedDtype
+    from gpt_model.compiled.machine_code import is_compiled
+    from gpt_model.compiled.model import CompiledGPT
     from gpt_model.compiled.packed_files import load_packed, pack_to_disk
-    from gpt_model.compiled.packing import PackedDtype, pack
+    from gpt_model.compiled.packing import pack
 
     wanted = dtype
     if dtype == "auto":
@@ -139,11 +142,13 @@ def _open_compiled(
                 dtype = kind = "float32"  # too large for float16
     if packed is None:
         packed = pack(*load_weights(path), kind)
-    compiled = CompiledGPT(packed, threads)
-    if not compiled.is_warm():
+    if not is_compiled(kind):
         tell("Compiling for this CPU, once: about ten seconds.")
-    compiled.warm_up()
-    return OpenModel(compiled, load_tokenizer(path, config, tokenizer), Backend("cpu", dtype, "compiled", threads))
+    return OpenModel(
+        CompiledGPT(packed, threads),
+        load_tokenizer(path, config, tokenizer),
+        Backend("cpu", dtype, "compiled", threads),
+    )
 
 
 def _open_in_torch(path: Path, dtype: str, threads: int, tokenizer: str | None, why: str) -> OpenModel:
@@ -151,7 +156,8 @@ def _open_in_torch(path: Path, dtype: str, threads: int, tokenizer: str | None, 
     model, own = load_checkpoint(path, tokenizer=tokenizer)
     if dtype in ("auto", "float32"):
         return OpenModel(model, own, Backend("cpu", "float32", "torch", threads, why))
-    from gpt_model.compiled.packing import PackedDtype, pack, unpack
+    from gpt_model.compiled.layout import PackedDtype
+    from gpt_model.compiled.packing import pack, unpack
 
     meant = unpack(pack(model.config, model.state_dict(), cast(PackedDtype, dtype)))
     return OpenModel(meant, own, Backend("cpu", dtype, "torch in float32", threads, why))

@@ -9,21 +9,22 @@ import math
 import numpy as np
 from numba import njit
 
-from gpt_model.compiled.simd import LANES, add, exp, fma, largest, load, multiply, splat, store, total, zero
+from gpt_model.compiled.cpu import LANES
+from gpt_model.compiled.simd import add, exp, fma, largest, load, multiply, number, put, splat, store, total, zero
 
 
-@njit(nogil=True, cache=True)
-def attend(shape, keys, values, layer, slot, shared, head, past, qkv, first, length, mixed):
+@njit(nogil=True, error_model="numpy")
+def attend(shape, keys, values, layer, slot, shared, head, past, qkv, first, length, mixed, p):
     """Write what one head makes of `length` columns from `first` on, at positions past, past + 1, …
 
     keys: (n_layer, slots, n_head, head_width, span), values: (n_layer, slots, n_head, span, head_width).
+    p: (4, span), this thread's own.
     """
     D, span = shape.head_width, keys.shape[4]
     own = ((layer * keys.shape[1] + slot) * shape.n_head + head) * D * span
     common = (layer * keys.shape[1] * shape.n_head + head) * D * span if shared else own
     _remember(shape, keys, values, own, head, past, qkv, first, length)
     scale = np.float32(1 / math.sqrt(shape.head))
-    p = np.empty((4, (past + length) // LANES * LANES + 5 * LANES), np.float32)
     i = 0
     while i < length:
         n = past + i + 1
@@ -44,28 +45,25 @@ def attend(shape, keys, values, layer, slot, shared, head, past, qkv, first, len
             i += 1
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy")
 def _remember(shape, keys, values, at, head, past, qkv, first, length):
     """Keep the new positions' keys and values."""
     D, span, row = shape.head_width, keys.shape[4], qkv.shape[1]
-    flat = keys.reshape(-1)
     for i in range(length):
         source = (first + i) * row + head * D + shape.attention
-        k = qkv[first + i, head * D + shape.attention : head * D + shape.attention + D]
         for d in range(D):
-            flat[at + d * span + past + i] = k[d]
+            put(keys, at + d * span + past + i, number(qkv, source + d))
         for d in range(0, D, LANES):
             store(values, at + (past + i) * D + d, load(qkv, source + shape.attention + d))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy")
 def _scores(keys, at, D, span, begin, end, q, q_at, p):
     """p[begin:end] = q · k, and up to 4 vectors of nonsense behind it."""
-    query = q.reshape(-1)
     for t in range(begin, end, 4 * LANES):
         s0, s1, s2, s3 = zero(), zero(), zero(), zero()
         for d in range(D):
-            k, weight = at + d * span + t, splat(query[q_at + d])
+            k, weight = at + d * span + t, splat(number(q, q_at + d))
             s0, s1 = fma(weight, load(keys, k), s0), fma(weight, load(keys, k + LANES), s1)
             s2, s3 = fma(weight, load(keys, k + 2 * LANES), s2), fma(weight, load(keys, k + 3 * LANES), s3)
         store(p, t, s0)
@@ -74,29 +72,29 @@ def _scores(keys, at, D, span, begin, end, q, q_at, p):
         store(p, t + 3 * LANES, s3)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy")
 def _four_scores(keys, at, D, span, begin, end, q, q_at, p):
     """`_scores` of four neighbouring columns."""
-    query, row = q.reshape(-1), q.shape[1]
+    row = q.shape[1]
     for t in range(begin, end, 2 * LANES):
         a0, a1, a2, a3 = zero(), zero(), zero(), zero()
         b0, b1, b2, b3 = zero(), zero(), zero(), zero()
         for d in range(D):
             ka, kb = load(keys, at + d * span + t), load(keys, at + d * span + t + LANES)
-            weight = splat(query[q_at + d])
+            weight = splat(number(q, q_at + d))
             a0, b0 = fma(weight, ka, a0), fma(weight, kb, b0)
-            weight = splat(query[q_at + row + d])
+            weight = splat(number(q, q_at + row + d))
             a1, b1 = fma(weight, ka, a1), fma(weight, kb, b1)
-            weight = splat(query[q_at + 2 * row + d])
+            weight = splat(number(q, q_at + 2 * row + d))
             a2, b2 = fma(weight, ka, a2), fma(weight, kb, b2)
-            weight = splat(query[q_at + 3 * row + d])
+            weight = splat(number(q, q_at + 3 * row + d))
             a3, b3 = fma(weight, ka, a3), fma(weight, kb, b3)
         for j, a, b in ((0, a0, b0), (1, a1, b1), (2, a2, b2), (3, a3, b3)):
             store(p, j * p.shape[1] + t, a)
             store(p, j * p.shape[1] + t + LANES, b)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy")
 def _soften(p, n, scale):
     """p[:n] = softmax(scale · p[:n])."""
     end = (n + LANES - 1) // LANES * LANES
@@ -117,7 +115,7 @@ def _soften(p, n, scale):
         store(p, t, multiply(load(p, t), share))
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy")
 def _mixture(values, common, own, D, shared, n, p, mixed, to):
     """mixed = Σ p · v, two vectors of the head at a time."""
     for d in range(0, D, 2 * LANES):
@@ -129,7 +127,7 @@ def _mixture(values, common, own, D, shared, n, p, mixed, to):
         store(mixed, to + d + LANES, b)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy")
 def _four_mixtures(values, common, own, D, shared, n, p, mixed, to):
     """`_mixture` of four neighbouring columns; what lies ahead of a column has the weight 0."""
     for t in range(n - 3, n):

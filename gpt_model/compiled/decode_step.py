@@ -14,8 +14,10 @@ import numpy as np
 from numba import njit
 
 from gpt_model.compiled.attention import attend
-from gpt_model.compiled.products import GROUP, ROWS, products
-from gpt_model.compiled.simd import LANES, add, divide, exp, fma, load, multiply, splat, store
+from gpt_model.compiled.cpu import LANES
+from gpt_model.compiled.layout import GROUP, ROWS
+from gpt_model.compiled.products import products
+from gpt_model.compiled.simd import add, divide, exp, fma, load, multiply, splat, store
 from gpt_model.compiled.teamwork import finish, take, wait
 
 _BIAS, _GELU, _RESIDUAL, _NOTHING = 0, 1, 2, 3
@@ -36,7 +38,6 @@ class Shape(NamedTuple):
     """Of all heads side by side."""
     inner: int
     vocab_rows: int
-    block_size: int
     epsilon: float
 
 
@@ -60,7 +61,7 @@ class Weights(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Numbers in passing, for up to `columns` columns at a time."""
+    """Numbers in passing, for up to `columns` columns at a time; padding stays zero."""
 
     hidden: Any
     """(columns, width) the residual stream."""
@@ -74,34 +75,46 @@ class Scratch(NamedTuple):
     """(columns, inner)"""
     out: Any
     """(columns, width)"""
+    unpacked: Any
+    """(ROWS × widest input,) this thread's own."""
+    scores: Any
+    """(4, span) this thread's own."""
 
 
-@njit(nogil=True, cache=True)
-def _linear(board, call, phase, threads, w, scales, at, vectors, bias_at, x, columns, y, rows, then, residual):
+class Crew(NamedTuple):
+    """The threads at work on one call (teamwork.py)."""
+
+    board: Any
+    call: int
+    threads: int
+
+
+@njit(nogil=True, error_model="numpy")
+def _linear(crew, phase, w, scales, at, x, columns, y, rows, then, vectors, bias_at, residual, unpacked):
     """One phase: y = x · wᵀ, and what follows it on the same numbers."""
-    size = max(ROWS, rows // (8 * threads) // ROWS * ROWS)
+    size = max(ROWS, rows // (8 * crew.threads) // ROWS * ROWS)
     chunks = (rows + size - 1) // size
-    unpacked = np.empty(ROWS * x.shape[1] if columns >= 4 else 0, np.float32)
-    chunk = take(board, call, phase, chunks)
+    chunk = take(crew.board, crew.call, phase, chunks)
     while chunk >= 0:
         first, last = chunk * size, min(chunk * size + size, rows)
         products(w, scales, at, x, columns, y, first, last, unpacked)
         if then != _NOTHING:
             for column in range(columns):
                 _finish_rows(vectors, bias_at, y, column, first, last, then, residual)
-        finish(board, phase)
-        chunk = take(board, call, phase, chunks)
-    wait(board, call, phase, chunks)
+        finish(crew.board, phase)
+        chunk = take(crew.board, crew.call, phase, chunks)
+    wait(crew.board, crew.call, phase, chunks)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy")
 def _finish_rows(vectors, bias_at, y, column, first, last, then, residual):
+    """Add the bias; then GELU, or add to the residual stream."""
     start = column * y.shape[1]
-    for k in range(first, last - LANES + 1, LANES):
+    for k in range(first, last, LANES):
         value = add(load(y, start + k), load(vectors, bias_at + k))
         if then == _GELU:  # a/2 · (1 + tanh u) = a / (1 + e^-2u), u = √(2/π) (a + 0.044715 a³)
-            square = multiply(value, value)
-            bracket = fma(multiply(square, value), splat(np.float32(0.044715)), value)
+            cube = multiply(multiply(value, value), value)
+            bracket = fma(cube, splat(np.float32(0.044715)), value)
             power = exp(multiply(bracket, splat(np.float32(-2 * math.sqrt(2 / math.pi)))))
             value = divide(value, add(power, splat(np.float32(1))))
         if then == _RESIDUAL:
@@ -110,26 +123,38 @@ def _finish_rows(vectors, bias_at, y, column, first, last, then, residual):
             store(y, start + k, value)
 
 
-@njit(nogil=True, cache=True, fastmath=True)
-def _normalise(x, y, column, size, gain_at, bias_at, vectors, epsilon):
-    row, out = x[column], y[column]
+@njit(nogil=True, error_model="numpy", fastmath=True)
+def _normalise(shape, x, source, y, target, vectors, gain_at, bias_at):
+    """LayerNorm of one column."""
+    row, out = x[source], y[target]
     mean = np.float32(0)
-    for k in range(size):
+    for k in range(shape.n_embd):
         mean += row[k]
-    mean /= np.float32(size)
+    mean /= np.float32(shape.n_embd)
     variance = np.float32(0)
-    for k in range(size):
+    for k in range(shape.n_embd):
         variance += (row[k] - mean) * (row[k] - mean)
-    scale = np.float32(1) / np.sqrt(variance / np.float32(size) + np.float32(epsilon))
-    for k in range(size):
+    scale = np.float32(1) / np.sqrt(variance / np.float32(shape.n_embd) + np.float32(shape.epsilon))
+    for k in range(shape.n_embd):
         out[k] = (row[k] - mean) * scale * vectors[gain_at + k] + vectors[bias_at + k]
 
 
-@njit(nogil=True, cache=True)
-def _embed(board, call, w, scales, vectors, ids, past, hidden):
+@njit(nogil=True, error_model="numpy")
+def _norm(crew, phase, shape, x, y, columns, every, vectors, gain_at, bias_at):
+    """One phase: LayerNorm of `columns` columns: all, or the last of every `every`."""
+    column = take(crew.board, crew.call, phase, columns)
+    while column >= 0:
+        _normalise(shape, x, column * every + every - 1, y, column, vectors, gain_at, bias_at)
+        finish(crew.board, phase)
+        column = take(crew.board, crew.call, phase, columns)
+    wait(crew.board, crew.call, phase, columns)
+
+
+@njit(nogil=True, error_model="numpy")
+def _embed(crew, w, scales, vectors, ids, past, hidden):
     """The first phase: a token's row of the embedding plus its position's."""
     T, width = ids.shape[1], hidden.shape[1]
-    column = take(board, call, 0, ids.size)
+    column = take(crew.board, crew.call, 0, ids.size)
     while column >= 0:
         at, position = ids[column // T, column % T] * width, past + column % T
         for k in range(0, width, LANES):
@@ -137,121 +162,53 @@ def _embed(board, call, w, scales, vectors, ids, past, hidden):
             if scales is not None:
                 value = multiply(value, splat(scales[(at + k) // GROUP]))
             store(hidden, column * width + k, add(value, load(vectors, position * width + k)))
-        finish(board, 0)
-        column = take(board, call, 0, ids.size)
-    wait(board, call, 0, ids.size)
+        finish(crew.board, 0)
+        column = take(crew.board, crew.call, 0, ids.size)
+    wait(crew.board, crew.call, 0, ids.size)
 
 
-@njit(nogil=True, cache=True)
-def _norm(board, call, phase, shape, x, columns, y, gain_at, bias_at, vectors):
-    column = take(board, call, phase, columns)
-    while column >= 0:
-        _normalise(x, y, column, shape.n_embd, gain_at, bias_at, vectors, shape.epsilon)
-        finish(board, phase)
-        column = take(board, call, phase, columns)
-    wait(board, call, phase, columns)
+@njit(nogil=True, error_model="numpy")
+def _attention(crew, phase, shape, keys, values, layer, first_row, shared, past, ids, qkv, mixed, scores):
+    """One phase: a chunk is one head of one row."""
+    rows, T = ids.shape
+    task = take(crew.board, crew.call, phase, rows * shape.n_head)
+    while task >= 0:
+        row, head = task // shape.n_head, task % shape.n_head
+        attend(shape, keys, values, layer, first_row + row, shared, head, past, qkv, row * T, T, mixed, scores)
+        finish(crew.board, phase)
+        task = take(crew.board, crew.call, phase, rows * shape.n_head)
+    wait(crew.board, crew.call, phase, rows * shape.n_head)
 
 
-@njit(nogil=True, cache=True)
-def forward(
-    board, call, threads, shape, weights, scratch, keys, values, ids, first_row, past, shared, logits, last_only
-):
+@njit(nogil=True, error_model="numpy")
+def forward(crew, shape, weights, scratch, keys, values, ids, first_row, past, shared, logits, last_only):
     """Read ids (rows, T) at positions past … past + T - 1 of rows first_row …; write logits of their successors.
 
-    cache: float32 (n_layer, 2, slots, n_head, block_size, head_width). logits: (columns, vocab_rows) with rows × T
-    columns, or with `rows` of them when only each row's last token is asked for.
+    keys: float32 (n_layer, slots, n_head, head_width, span), values: (n_layer, slots, n_head, span, head_width).
+    logits: (columns, vocab_rows) with rows × T columns, or `rows` when only each row's last token is asked for.
     """
     rows, T = ids.shape
     columns = rows * T
-    w, scales, vectors, C = weights.matrices, weights.scales, weights.vectors, shape.width
-    table, table_scales = weights.head, weights.head_scales
-    hidden, normed, qkv, mixed, inner, out = scratch
-    _embed(board, call, table, table_scales, vectors, ids, past, hidden)
+    table, table_scales, w, scales, vectors, _, _ = weights
+    hidden, normed, qkv, mixed, inner, out, unpacked, scores = scratch
+    _embed(crew, table, table_scales, vectors, ids, past, hidden)
     phase = 1
     for layer in range(shape.n_layer):
         m, v = weights.matrix_at[layer], weights.vector_at[layer]
-        _norm(board, call, phase, shape, hidden, columns, normed, v[0], v[1], vectors)
-        _linear(
-            board,
-            call,
-            phase + 1,
-            threads,
-            w,
-            scales,
-            m[0],
-            vectors,
-            v[2],
-            normed,
-            columns,
-            qkv,
-            qkv.shape[1],
-            _BIAS,
-            hidden,
-        )
-        task = take(board, call, phase + 2, rows * shape.n_head)
-        while task >= 0:
-            row, head = task // shape.n_head, task % shape.n_head
-            attend(shape, keys, values, layer, first_row + row, shared, head, past, qkv, row * T, T, mixed)
-            finish(board, phase + 2)
-            task = take(board, call, phase + 2, rows * shape.n_head)
-        wait(board, call, phase + 2, rows * shape.n_head)
-        _linear(
-            board, call, phase + 3, threads, w, scales, m[1], vectors, v[3], mixed, columns, out, C, _RESIDUAL, hidden
-        )
-        _norm(board, call, phase + 4, shape, hidden, columns, normed, v[4], v[5], vectors)
-        _linear(
-            board,
-            call,
-            phase + 5,
-            threads,
-            w,
-            scales,
-            m[2],
-            vectors,
-            v[6],
-            normed,
-            columns,
-            inner,
-            shape.inner,
-            _GELU,
-            hidden,
-        )
-        _linear(
-            board, call, phase + 6, threads, w, scales, m[3], vectors, v[7], inner, columns, out, C, _RESIDUAL, hidden
-        )
+        _norm(crew, phase, shape, hidden, normed, columns, 1, vectors, v[0], v[1])
+        _linear(crew, phase + 1, w, scales, m[0], normed, columns, qkv, qkv.shape[1],
+                _BIAS, vectors, v[2], hidden, unpacked)  # fmt: skip
+        _attention(crew, phase + 2, shape, keys, values, layer, first_row, shared, past, ids, qkv, mixed, scores)
+        _linear(crew, phase + 3, w, scales, m[1], mixed, columns, out, shape.width,
+                _RESIDUAL, vectors, v[3], hidden, unpacked)  # fmt: skip
+        _norm(crew, phase + 4, shape, hidden, normed, columns, 1, vectors, v[4], v[5])
+        _linear(crew, phase + 5, w, scales, m[2], normed, columns, inner, shape.inner,
+                _GELU, vectors, v[6], hidden, unpacked)  # fmt: skip
+        _linear(crew, phase + 6, w, scales, m[3], inner, columns, out, shape.width,
+                _RESIDUAL, vectors, v[7], hidden, unpacked)  # fmt: skip
         phase += 7
     v = weights.vector_at[shape.n_layer]
-    wanted = rows if last_only else columns
-    column = take(board, call, phase, wanted)
-    while column >= 0:
-        source = column * T + T - 1 if last_only else column
-        _normalise(
-            hidden[source : source + 1],
-            normed[column : column + 1],
-            0,
-            shape.n_embd,
-            v[0],
-            v[1],
-            vectors,
-            shape.epsilon,
-        )
-        finish(board, phase)
-        column = take(board, call, phase, wanted)
-    wait(board, call, phase, wanted)
-    _linear(
-        board,
-        call,
-        phase + 1,
-        threads,
-        table,
-        table_scales,
-        0,
-        vectors,
-        0,
-        normed,
-        wanted,
-        logits,
-        shape.vocab_rows,
-        _NOTHING,
-        hidden,
-    )
+    wanted, every = (rows, T) if last_only else (columns, 1)
+    _norm(crew, phase, shape, hidden, normed, wanted, every, vectors, v[0], v[1])
+    _linear(crew, phase + 1, table, table_scales, 0, normed, wanted, logits, shape.vocab_rows,
+            _NOTHING, vectors, 0, hidden, unpacked)  # fmt: skip

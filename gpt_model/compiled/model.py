@@ -1,34 +1,34 @@
 """CompiledGPT: a packed model with the compiled decode step, in the place of a GPT where text is generated on a CPU."""
 
-import contextlib
 import itertools
-from pathlib import Path
+from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from gpt_model.compiled import decode_step
-from gpt_model.compiled.packing import PackedModel, attention_width, head_width, matrix_shapes, padded, vector_sizes
-from gpt_model.compiled.simd import HAS_FLOAT16 as HAS_FLOAT16
-from gpt_model.compiled.teamwork import Team, clear, new_board
+from gpt_model.compiled import layout as at
+from gpt_model.compiled.layout import attention_width, head_width, matrix_shapes, padded, vector_sizes
+from gpt_model.compiled.machine_code import load_entry
+from gpt_model.compiled.packing import PackedModel
+from gpt_model.compiled.team import Team, clear, new_board
+from gpt_model.config import ModelConfig
 from gpt_model.errors import GenerationError
 
 _COLUMNS = 256
 """Tokens of a prompt that are read at a time: more would only need more memory."""
+Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
 class CompiledCache:
     """Keys and values of rows that begin alike: what stands before `shared` is stored once."""
 
-    def __init__(self, shape: decode_step.Shape, rows: int) -> None:
-        self._shape = shape
-        # Rows a little longer than the context: loops run over its end, and a power of two crowds one set of a cache.
-        span = padded(shape.block_size) + 80
+    def __init__(self, config: ModelConfig, rows: int) -> None:
+        self._config = config
+        size, span = (config.n_layer, rows, config.n_head), at.span(config.block_size)
         # Memory is taken only where it is written to. Zeros, because 0 × what lies ahead must be 0.
-        self.keys = np.zeros((shape.n_layer, rows, shape.n_head, shape.head_width, span), np.float32)
-        self.values = np.zeros((shape.n_layer, rows, shape.n_head, span, shape.head_width), np.float32)
+        self.keys = np.zeros((*size, head_width(config), span), np.float32)
+        self.values = np.zeros((*size, span, head_width(config)), np.float32)
         self.length = 0
         self.shared = 0
 
@@ -40,11 +40,11 @@ class CompiledCache:
     @property
     def room(self) -> int:
         """Positions that still fit."""
-        return self._shape.block_size - self.length
+        return self._config.block_size - self.length
 
     def expand(self, batch_size: int) -> "CompiledCache":
         """Return a cache in which the one sequence of this one begins `batch_size` sequences."""
-        wide = CompiledCache(self._shape, batch_size)
+        wide = CompiledCache(self._config, batch_size)
         wide.keys[:, 0, :, :, : self.length] = self.keys[:, 0, :, :, : self.length]
         wide.values[:, 0, :, : self.length] = self.values[:, 0, :, : self.length]
         wide.length = wide.shared = self.length
@@ -52,32 +52,34 @@ class CompiledCache:
 
 
 class CompiledGPT:
-    """A GPT that reads tokens by the compiled step. Not for two threads at once."""
+    """A GPT that reads tokens by the compiled step. Not for two threads at once.
+
+    Raises:
+        CompileError: the code cannot be compiled here.
+    """
 
     def __init__(self, packed: PackedModel, threads: int) -> None:
         self.config = packed.config
         self.packed = packed
         self.device = torch.device("cpu")
+        self._entry = load_entry(packed.dtype)
         self._team = Team(threads)
-        self._shape = _shape(packed)
-        self._weights = _weights(packed)
-        self._scratch: dict[int, decode_step.Scratch] = {}
-        self._board = new_board(7 * self.config.n_layer + 3)
+        self._board = new_board(at.phases(self.config.n_layer))
         self._calls = itertools.count(1)
+        self._kept = _tables(packed)
+        self._table = _table(packed, self._kept, threads)
+        self._point(at.BOARD, self._board)
+        self._own(at.UNPACKED, (threads, at.ROWS, at.widest(self.config)))
+        self._own(at.SCORES, (threads, 4, at.span(self.config.block_size)))
+        self._columns = 0
 
-    def is_warm(self) -> bool:
-        """Return whether the code for this precision is in the machine's cache, so that `warm_up` takes no time."""
-        return self._mark().exists()
+    def _own(self, place: int, size: tuple[int, ...]) -> None:
+        """Make an array of zeros and note its address."""
+        self._kept[place] = np.zeros(size, np.float32)
+        self._point(place, self._kept[place])
 
-    def warm_up(self) -> None:
-        """Compile, or load what was compiled, and read one token."""
-        self.next_logits(torch.zeros(1, 1, dtype=torch.long))
-        if not self.is_warm():
-            with contextlib.suppress(OSError):
-                self._mark().touch()
-
-    def _mark(self) -> Path:
-        return Path(numba.config.CACHE_DIR) / f"{self.packed.dtype}.compiled"
+    def _point(self, place: int, array: Numbers) -> None:
+        self._table[place] = _address(array)
 
     @property
     def threads(self) -> int:
@@ -86,7 +88,7 @@ class CompiledGPT:
 
     def new_cache(self, batch_size: int = 1) -> CompiledCache:
         """Return an empty cache for sequences of up to block_size tokens."""
-        return CompiledCache(self._shape, batch_size)
+        return CompiledCache(self.config, batch_size)
 
     def next_logits(self, ids: Tensor, cache: CompiledCache | None = None) -> Tensor:
         """Return the logits (B, V) float32 of the token after ids (B, T), which follow what is in the cache.
@@ -111,7 +113,7 @@ class CompiledGPT:
             raise GenerationError(
                 f"{cache.length + length} tokens do not fit: this model has {self.config.block_size} positions."
             )
-        logits = np.empty((rows, 1 if last_only else length, self._shape.vocab_rows), np.float32)
+        logits = np.empty((rows, 1 if last_only else length, at.vocab_rows(self.config)), np.float32)
         if rows * length <= _COLUMNS:
             self._run(numbers, 0, cache, cache.length, logits, last_only)
         else:  # a row at a time, its columns in slabs
@@ -122,38 +124,46 @@ class CompiledGPT:
         cache.length += length
         return torch.from_numpy(logits)[:, :, : self.config.vocab_size]
 
-    def _run(
-        self, ids: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]", row: int, cache: CompiledCache, past: int,
-        logits: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]", last_only: bool,
-    ) -> None:  # fmt: skip
-        columns = ids.size
+    def _run(self, ids: Numbers, row: int, cache: CompiledCache, past: int, logits: Numbers, last_only: bool) -> None:
+        self._make_room(ids.size)
+        ids = np.ascontiguousarray(ids)
         call = next(self._calls)
         clear(self._board, call)
-        self._team.run(
-            decode_step.forward, self._board, call, self._team.threads, self._shape, self._weights,
-            self._scratch_for(columns), cache.keys, cache.values, np.ascontiguousarray(ids), row, past, cache.shared,
-            logits.reshape(-1, logits.shape[-1]), last_only,
-        )  # fmt: skip
+        table = self._table.copy()  # a thread that comes late must find its own call's
+        for place, value in (
+            (at.CALL, call), (at.KEYS, _address(cache.keys)), (at.VALUES, _address(cache.values)),
+            (at.SLOTS, cache.rows), (at.IDS, _address(ids)), (at.IDS_ROWS, ids.shape[0]),
+            (at.IDS_LENGTH, ids.shape[1]), (at.FIRST_ROW, row), (at.PAST, past), (at.SHARED, cache.shared),
+            (at.LOGITS, _address(logits)), (at.LAST_ONLY, last_only),
+        ):  # fmt: skip
+            table[place] = value
+        entry, start, alive = self._entry, _address(table), (table, ids, logits, cache, self._kept, self._board)
 
-    def _scratch_for(self, columns: int) -> decode_step.Scratch:
-        size = columns if columns <= 16 else _COLUMNS
-        if size not in self._scratch:
-            s = self._shape
-            widths = (s.width, s.width, 3 * s.attention, s.attention, s.inner, s.width)
-            self._scratch[size] = decode_step.Scratch(*(np.zeros((size, width), np.float32) for width in widths))
-        return self._scratch[size]
+        def work(number: int, alive: Any = alive) -> None:
+            entry(start, number)
+
+        self._team.run(work)
+
+    def _make_room(self, columns: int) -> None:
+        """Have numbers in passing for so many columns; the padding of each must be zero."""
+        if columns <= self._columns:
+            return
+        self._columns = min(_COLUMNS, max(2 * columns, 4))
+        width, attention, inner = padded(self.config.n_embd), attention_width(self.config), padded(self.config.inner)
+        for place, size in (
+            (at.HIDDEN, width), (at.NORMED, width), (at.QKV, 3 * attention), (at.MIXED, attention),
+            (at.INNER_OUT, inner), (at.OUT, width),
+        ):  # fmt: skip
+            self._own(place, (self._columns, size))
+        self._table[at.COLUMNS] = self._columns
 
 
-def _shape(packed: PackedModel) -> decode_step.Shape:
-    config = packed.config
-    return decode_step.Shape(
-        config.n_layer, config.n_head, config.n_embd, padded(config.n_embd), config.n_embd // config.n_head,
-        head_width(config), attention_width(config), padded(config.inner), padded(config.vocab_size, 4),
-        config.block_size, config.layer_norm_epsilon,
-    )  # fmt: skip
+def _address(array: Numbers) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
-def _weights(packed: PackedModel) -> decode_step.Weights:
+def _tables(packed: PackedModel) -> dict[int, Numbers]:
+    """Return the arrays that a call's table points to, by their places in it."""
     config = packed.config
     sizes = [rows * columns for rows, columns in matrix_shapes(config)]
     matrix_at = np.cumsum([0, *sizes * config.n_layer])[:-1].reshape(config.n_layer, len(sizes))
@@ -161,6 +171,26 @@ def _weights(packed: PackedModel) -> decode_step.Weights:
     starts = np.cumsum([config.block_size * padded(config.n_embd), *vectors])[:-1]
     vector_at = np.zeros((config.n_layer + 1, len(vector_sizes(config))), np.int64)
     vector_at.reshape(-1)[: len(starts)] = starts
-    return decode_step.Weights(
-        packed.head, packed.head_scales, packed.matrices, packed.scales, packed.vectors, matrix_at, vector_at
-    )
+    arrays = {
+        at.TABLE: packed.head, at.TABLE_SCALES: packed.head_scales, at.MATRICES: packed.matrices,
+        at.SCALES: packed.scales, at.VECTORS: packed.vectors, at.MATRIX_AT: matrix_at.astype(np.int64),
+        at.VECTOR_AT: vector_at, at.EPSILON: np.array([config.layer_norm_epsilon], np.float32),
+    }  # fmt: skip
+    return {place: np.ascontiguousarray(array) for place, array in arrays.items() if array is not None}
+
+
+def _table(packed: PackedModel, arrays: dict[int, Numbers], threads: int) -> Numbers:
+    """Return the part of a call's table that all calls share."""
+    config = packed.config
+    table = np.zeros(at.CALL_SIZE, np.int64)
+    for place, value in (
+        (at.N_LAYER, config.n_layer), (at.N_HEAD, config.n_head), (at.N_EMBD, config.n_embd),
+        (at.WIDTH, padded(config.n_embd)), (at.HEAD, config.n_embd // config.n_head),
+        (at.HEAD_WIDTH, head_width(config)), (at.ATTENTION, attention_width(config)),
+        (at.INNER, padded(config.inner)), (at.VOCAB_ROWS, at.vocab_rows(config)), (at.SPAN, at.span(config.block_size)),
+        (at.THREADS, threads),
+    ):  # fmt: skip
+        table[place] = value
+    for place, array in arrays.items():
+        table[place] = _address(array)
+    return table

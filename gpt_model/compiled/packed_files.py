@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from gpt_model.compiled.packing import PACKED_DTYPES, PackedDtype, PackedModel, pack
+from gpt_model.compiled.layout import PACKED_DTYPES, PackedDtype
+from gpt_model.compiled.packing import PackedModel, pack
 from gpt_model.config import ModelConfig, from_table
 from gpt_model.errors import CheckpointError, ConfigError, GptError
 

@@ -6,21 +6,26 @@ isolates outliers better than a scale a row; int4 keeps the head in int8. Knows 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gpt_model.compiled.layout import (
+    GROUP,
+    PackedDtype,
+    attention_width,
+    head_width,
+    matrix_shapes,
+    padded,
+    vector_sizes,
+    vocab_rows,
+)
 from gpt_model.config import ModelConfig
 from gpt_model.errors import CheckpointError
 from gpt_model.model import GPT
 
-PackedDtype = Literal["float32", "float16", "bfloat16", "int8", "int4"]
-PACKED_DTYPES: tuple[PackedDtype, ...] = get_args(PackedDtype)
-GROUP = 64
-"""Weights that share a scale, and the multiple to which widths are padded."""
-_HEAD_MULTIPLE = 32  # two vectors at least
 _MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -49,33 +54,6 @@ class PackedModel:
         return self.nbytes - self.config.block_size * padded(self.config.n_embd) * 4
 
 
-def padded(size: int, multiple: int = GROUP) -> int:
-    """Return the next multiple."""
-    return -(-size // multiple) * multiple
-
-
-def head_width(config: ModelConfig) -> int:
-    """Return the padded width of an attention head."""
-    return padded(config.n_embd // config.n_head, _HEAD_MULTIPLE)
-
-
-def attention_width(config: ModelConfig) -> int:
-    """Return the padded width of all heads side by side."""
-    return padded(config.n_head * head_width(config))
-
-
-def matrix_shapes(config: ModelConfig) -> tuple[tuple[int, int], ...]:
-    """Return the padded (out, in) of a layer's four matrices."""
-    width, inner, attention = padded(config.n_embd), padded(config.inner), attention_width(config)
-    return (3 * attention, width), (width, attention), (inner, width), (width, inner)
-
-
-def vector_sizes(config: ModelConfig) -> tuple[int, ...]:
-    """Return the padded sizes of a layer's vectors: norm 1, qkv and projection biases, norm 2, fc and MLP biases."""
-    width, inner = padded(config.n_embd), padded(config.inner)
-    return width, width, 3 * attention_width(config), width, width, width, inner, width
-
-
 def pack(config: ModelConfig, state: Mapping[str, Tensor], dtype: PackedDtype) -> PackedModel:
     """Return a model's weights, given under GPT's names, in a precision.
 
@@ -83,8 +61,7 @@ def pack(config: ModelConfig, state: Mapping[str, Tensor], dtype: PackedDtype) -
         CheckpointError: a weight does not fit into float16.
     """
     weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
-    vocab_rows = padded(config.vocab_size, 4)
-    head, head_scales = _convert([_enlarge(weights["wte.weight"], vocab_rows, padded(config.n_embd))],
+    head, head_scales = _convert([_enlarge(weights["wte.weight"], vocab_rows(config), padded(config.n_embd))],
                                  "int8" if dtype == "int4" else dtype)  # fmt: skip
     matrices, scales = _convert(_matrices(config, weights), dtype)
     vectors = torch.cat([each.reshape(-1) for each in _vectors(config, weights)]).numpy()

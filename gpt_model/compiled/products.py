@@ -6,17 +6,15 @@ order, whatever the number of columns: one column or many give the same bits.
 
 from numba import njit
 
-from gpt_model.compiled.simd import LANES, fma, load, multiply, prefetch, splat, store, totals, zero
+from gpt_model.compiled.cpu import LANES
+from gpt_model.compiled.layout import GROUP, ROWS
+from gpt_model.compiled.simd import fma, load, multiply, prefetch, splat, store, totals, zero
 
-GROUP = 64
-"""Weights that share a scale, and the multiple to which widths are padded."""
-ROWS = 32
-"""Rows of a matrix that are unpacked at a time."""
 _COLUMNS = 16  # columns that stay in the nearest cache meanwhile
 _AHEAD = 4096  # bytes: without being asked, the memory delivers half as fast
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy")
 def _row_sums(w, scales, at, x, column, y, first, last):
     """y[column, first:last] = w · x[column], four rows at a time: the loop that reads the model from memory."""
     width = x.shape[1]
@@ -43,7 +41,7 @@ def _row_sums(w, scales, at, x, column, y, first, last):
         y[column, row], y[column, row + 1], y[column, row + 2], y[column, row + 3] = totals(a0, a1, a2, a3)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy")
 def _unpack(w, scales, at, width, first, last, unpacked):
     """Write rows first:last of a matrix to `unpacked` as float32."""
     start = at + first * width
@@ -55,7 +53,7 @@ def _unpack(w, scales, at, width, first, last, unpacked):
             store(unpacked, k, value)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy")
 def _tile_of_two(w, at, x, column, y, row):
     """Two rows by four columns in registers."""
     width = x.shape[1]
@@ -77,7 +75,7 @@ def _tile_of_two(w, at, x, column, y, row):
     _store_totals(y, column, row + 1, b0, b1, b2, b3)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy")
 def _tile_of_four(w, at, x, column, y, row):
     """Four rows by four columns, for a machine with 32 registers."""
     width = x.shape[1]
@@ -103,7 +101,7 @@ def _tile_of_four(w, at, x, column, y, row):
     _store_totals(y, column, row + 3, d0, d1, d2, d3)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy")
 def _store_totals(y, column, row, a, b, c, d):
     y[column, row], y[column + 1, row], y[column + 2, row], y[column + 3, row] = totals(a, b, c, d)
 
@@ -111,7 +109,7 @@ def _store_totals(y, column, row, a, b, c, d):
 _tile, _TILE_ROWS = (_tile_of_four, 4) if LANES == 16 else (_tile_of_two, 2)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, error_model="numpy")
 def products(w, scales, at, x, columns, y, first, last, unpacked):
     """y[:columns, first:last] = x · wᵀ for rows first:last; both multiples of 4."""
     width = x.shape[1]

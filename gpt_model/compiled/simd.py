@@ -9,18 +9,12 @@ two in a uint8.
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-_FEATURES = llvmlite.binding.get_host_cpu_features()
-LANES = 16 if _FEATURES.get("avx512f") else 8
-"""float32 numbers in a vector: what two registers of the machine hold at most, so that a 2 × 4 tile never spills."""
-
-HAS_FLOAT16 = _FEATURES.get("f16c", False) or _FEATURES.get("fullfp16", False) or _FEATURES.get("neon", False)
-"""Whether the CPU converts float16 by itself."""
+from gpt_model.compiled.cpu import LANES
 
 _FLOAT, _INT32 = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT32, LANES)
@@ -107,6 +101,28 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
+def number(typing_context: Any, array: Any, index: Any) -> Any:
+    """Return the one float32 at `index`."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.load(_address(context, builder, signature.args[0], *values, _FLOAT), align=4)
+
+    return types.float32(array, types.intp), generate
+
+
+@intrinsic
+def put(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write one float32 to `index`."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array, index, value = values
+        builder.store(value, _address(context, builder, signature.args[0], array, index, _FLOAT), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.float32), generate
 
 
 @intrinsic
@@ -243,3 +259,13 @@ def totals(typing_context: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
         )
 
     return types.UniTuple(types.float32, 4)(vector, vector, vector, vector), generate
+
+
+@intrinsic
+def pointer(typing_context: Any, address: Any) -> Any:
+    """Return an address as a pointer."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], context.get_value_type(types.voidptr))
+
+    return types.voidptr(types.int64), generate

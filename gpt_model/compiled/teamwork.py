@@ -9,29 +9,15 @@ A board is an int64 array with a line of memory for each phase: the chunks taken
 the number of the call in the upper half, so that a straggler from an earlier call finds nothing to take.
 """
 
-import queue
-import threading
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
-Board = np.ndarray[tuple[int], np.dtype[np.int64]]
-_LINE = 16  # int64 numbers of a phase: taken and finished in cache lines of their own
+from gpt_model.compiled.layout import LINE
+
 _PATIENCE = 4000
 _yield_core = types.ExternalFunction("sched_yield", types.int32())
-
-
-def new_board(phases: int) -> Board:
-    """Return a board for so many phases."""
-    return np.zeros(phases * _LINE, np.int64)
-
-
-def clear(board: Board, call: int) -> None:
-    """Begin a call; its number must never have been used on this board."""
-    board[:] = call << 32
 
 
 @intrinsic
@@ -71,10 +57,10 @@ def _pause(typing_context: Any) -> Any:
     return types.void(), generate
 
 
-@njit(nogil=True, cache=True)
-def take(board: Board, call: int, phase: int, chunks: int) -> int:
+@njit(nogil=True, error_model="numpy")
+def take(board, call, phase, chunks):
     """Return the next chunk of a phase, or -1 when none is left."""
-    place = phase * _LINE
+    place = phase * LINE
     while True:
         seen = _read(board, place)
         if seen >> 32 != call or (seen & 0xFFFFFFFF) >= chunks:
@@ -83,44 +69,19 @@ def take(board: Board, call: int, phase: int, chunks: int) -> int:
             return int(seen & 0xFFFFFFFF)
 
 
-@njit(nogil=True, cache=True)
-def finish(board: Board, phase: int) -> None:
+@njit(nogil=True, error_model="numpy")
+def finish(board, phase):
     """Tell that a chunk is done."""
-    _add(board, phase * _LINE + _LINE // 2, 1)
+    _add(board, phase * LINE + LINE // 2, 1)
 
 
-@njit(nogil=True, cache=True)
-def wait(board: Board, call: int, phase: int, chunks: int) -> None:
+@njit(nogil=True, error_model="numpy")
+def wait(board, call, phase, chunks):
     """Return when all chunks of a phase are done."""
     goal = (call << 32) + chunks
     turns = 0
-    while _read(board, phase * _LINE + _LINE // 2) < goal:
+    while _read(board, phase * LINE + LINE // 2) < goal:
         _pause()
         turns += 1
         if turns > _PATIENCE:  # whoever holds the chunk may be waiting for this core
             _yield_core()
-
-
-class Team:
-    """Threads that wait for calls. They end with the process."""
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self._calls: list[queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]]] = []
-        for number in range(1, threads):
-            calls: queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]] = queue.SimpleQueue()
-            threading.Thread(target=_serve, args=(calls,), name=f"decode-{number}", daemon=True).start()
-            self._calls.append(calls)
-
-    def run(self, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call a compiled function on every thread; return when this thread's call, and so the work, is done."""
-        for calls in self._calls:
-            calls.put((function, arguments))
-        function(*arguments)
-
-
-def _serve(calls: "queue.SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]]]") -> None:
-    while True:
-        function, arguments = calls.get()
-        function(*arguments)
-        del function, arguments  # the last call must not keep a model alive

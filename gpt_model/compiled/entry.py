@@ -1,0 +1,141 @@
+"""The way into the compiled code: one function of two addresses, made for a precision; and its machine code.
+
+    python -m gpt_model.compiled.entry DTYPE FILE      compiles, in a process of its own: numba is needed for this alone
+
+What numba makes of `forward` and all it calls is one LLVM module that needs nothing of numba's at run time: nothing is
+allocated in it, no Python object is touched, and nothing is raised.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+from numba import carray, njit, types
+
+from gpt_model.compiled import layout as at
+from gpt_model.compiled.decode_step import Crew, Scratch, Shape, Weights, forward
+from gpt_model.compiled.simd import pointer
+
+_ELEMENTS = {
+    "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16, "int8": np.int8, "int4": np.uint8,
+}  # fmt: skip
+_UNUSED = "declare void @NRT_MemInfo_call_dtor("  # of arrays that numba owns; here there are none
+
+
+@njit(nogil=True, error_model="numpy")
+def _no_scales(address):
+    return None
+
+
+@njit(nogil=True, error_model="numpy")
+def _group_scales(address):
+    return _numbers(address)
+
+
+@njit(nogil=True, error_model="numpy")
+def _numbers(address):
+    return carray(pointer(address), (1,), np.float32)  # indices are unchecked: its length is nobody's business
+
+
+@njit(nogil=True, error_model="numpy")
+def _matrix(address, rows, columns):
+    return carray(pointer(address), (rows, columns), np.float32)
+
+
+@njit(nogil=True, error_model="numpy")
+def _shape(t):
+    epsilon = _numbers(t[at.EPSILON])[0]
+    return Shape(
+        t[at.N_LAYER], t[at.N_HEAD], t[at.N_EMBD], t[at.WIDTH], t[at.HEAD], t[at.HEAD_WIDTH], t[at.ATTENTION],
+        t[at.INNER], t[at.VOCAB_ROWS], epsilon,
+    )  # fmt: skip
+
+
+@njit(nogil=True, error_model="numpy")
+def _scratch(t, thread):
+    columns, width = t[at.COLUMNS], t[at.WIDTH]
+    widest = max(width, t[at.ATTENTION], t[at.INNER])
+    return Scratch(
+        _matrix(t[at.HIDDEN], columns, width),
+        _matrix(t[at.NORMED], columns, width),
+        _matrix(t[at.QKV], columns, 3 * t[at.ATTENTION]),
+        _matrix(t[at.MIXED], columns, t[at.ATTENTION]),
+        _matrix(t[at.INNER_OUT], columns, t[at.INNER]),
+        _matrix(t[at.OUT], columns, width),
+        _numbers(t[at.UNPACKED] + thread * at.ROWS * widest * 4),
+        _matrix(t[at.SCORES] + thread * 4 * t[at.SPAN] * 4, 4, t[at.SPAN]),
+    )
+
+
+def _entry(dtype: str) -> Any:
+    head = _ELEMENTS["int8" if dtype == "int4" else dtype]
+    body = _ELEMENTS[dtype]
+    scales = _group_scales if dtype in ("int8", "int4") else _no_scales
+
+    @njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+    def entry(address, thread):
+        t = carray(pointer(address), (at.CALL_SIZE,), np.int64)
+        crew = Crew(carray(pointer(t[at.BOARD]), (1,), np.int64), t[at.CALL], t[at.THREADS])
+        layers, slots, heads = t[at.N_LAYER], t[at.SLOTS], t[at.N_HEAD]
+        weights = Weights(
+            carray(pointer(t[at.TABLE]), (1,), head),
+            scales(t[at.TABLE_SCALES]),
+            carray(pointer(t[at.MATRICES]), (1,), body),
+            scales(t[at.SCALES]),
+            _numbers(t[at.VECTORS]),
+            carray(pointer(t[at.MATRIX_AT]), (layers, 4), np.int64),
+            carray(pointer(t[at.VECTOR_AT]), (layers + 1, 8), np.int64),
+        )
+        keys = carray(pointer(t[at.KEYS]), (layers, slots, heads, t[at.HEAD_WIDTH], t[at.SPAN]), np.float32)
+        values = carray(pointer(t[at.VALUES]), (layers, slots, heads, t[at.SPAN], t[at.HEAD_WIDTH]), np.float32)
+        ids = carray(pointer(t[at.IDS]), (t[at.IDS_ROWS], t[at.IDS_LENGTH]), np.int64)
+        logits = _matrix(t[at.LOGITS], ids.size, t[at.VOCAB_ROWS])
+        forward(
+            crew, _shape(t), weights, _scratch(t, thread), keys, values, ids, t[at.FIRST_ROW], t[at.PAST],
+            t[at.SHARED], logits, t[at.LAST_ONLY] != 0,
+        )  # fmt: skip
+
+    return entry
+
+
+def compile_entry(dtype: str) -> tuple[str, bytes]:
+    """Return the name of a precision's function and its machine code for this CPU, as an object file."""
+    entry = _entry(dtype)
+    entry.compile((types.int64, types.int64))
+    (compiled,) = entry.overloads.values()
+    name = compiled.fndesc.llvm_func_name
+    code = compiled.library.get_llvm_str()
+    line = next((line for line in code.splitlines() if line.startswith(_UNUSED)), None)
+    if line is not None:
+        code = code.replace(line, "define internal void @NRT_MemInfo_call_dtor(ptr %unused) { ret void }")
+    module = llvm.parse_assembly(code)
+    strange = [
+        function.name
+        for function in module.functions
+        if function.is_declaration and not function.name.startswith("llvm.")
+        and function.name not in ("sched_yield", "memset", "memcpy", "sqrt")
+    ]  # fmt: skip
+    if strange:
+        raise RuntimeError(f"the compiled code calls {', '.join(strange)}")
+    return name, machine().emit_object(module)
+
+
+def machine() -> Any:
+    """Return LLVM's picture of this CPU."""
+    features = llvm.get_host_cpu_features().flatten()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=3, jit=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Write the name, as one line of JSON, and the object file behind it."""
+    name, code = compile_entry(arguments[0])
+    Path(arguments[1]).write_bytes(json.dumps(name).encode() + b"\n" + code)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,73 @@
+"""Where every number of a packed model stands, and how one call is told to the compiled code. Knows no torch."""
+
+from typing import Literal, get_args
+
+from gpt_model.config import ModelConfig
+
+PackedDtype = Literal["float32", "float16", "bfloat16", "int8", "int4"]
+PACKED_DTYPES: tuple[PackedDtype, ...] = get_args(PackedDtype)
+
+GROUP = 64
+"""Weights that share a scale, and the multiple to which widths are padded."""
+ROWS = 32
+"""Rows of a matrix that are unpacked at a time."""
+_HEAD_MULTIPLE = 32  # two vectors at least
+
+# A call is a table of whole numbers, each in its place: sizes, and the addresses of arrays.
+(
+    N_LAYER, N_HEAD, N_EMBD, WIDTH, HEAD, HEAD_WIDTH, ATTENTION, INNER, VOCAB_ROWS, SPAN, EPSILON,
+    TABLE, TABLE_SCALES, MATRICES, SCALES, VECTORS, MATRIX_AT, VECTOR_AT,
+    THREADS, BOARD, HIDDEN, NORMED, QKV, MIXED, INNER_OUT, OUT, UNPACKED, SCORES,
+    CALL, COLUMNS, KEYS, VALUES, SLOTS, IDS, IDS_ROWS, IDS_LENGTH, FIRST_ROW, PAST, SHARED, LOGITS, LAST_ONLY,
+    CALL_SIZE,
+) = range(42)  # fmt: skip
+
+LINE = 16
+"""int64 numbers of a phase on a board: what is taken and what is finished, in cache lines of their own."""
+
+
+def vocab_rows(config: ModelConfig) -> int:
+    """Return the padded rows of the embedding."""
+    return padded(config.vocab_size, 4)
+
+
+def phases(n_layer: int) -> int:
+    """Return how many phases a forward pass has."""
+    return 7 * n_layer + 3
+
+
+def span(block_size: int) -> int:
+    """Return the positions of a cache's row: loops run over the context's end, and a power of two crowds one set."""
+    return padded(block_size) + 80
+
+
+def widest(config: ModelConfig) -> int:
+    """Return the widest input of a matrix."""
+    return max(padded(config.n_embd), attention_width(config), padded(config.inner))
+
+
+def padded(size: int, multiple: int = GROUP) -> int:
+    """Return the next multiple."""
+    return -(-size // multiple) * multiple
+
+
+def head_width(config: ModelConfig) -> int:
+    """Return the padded width of an attention head."""
+    return padded(config.n_embd // config.n_head, _HEAD_MULTIPLE)
+
+
+def attention_width(config: ModelConfig) -> int:
+    """Return the padded width of all heads side by side."""
+    return padded(config.n_head * head_width(config))
+
+
+def matrix_shapes(config: ModelConfig) -> tuple[tuple[int, int], ...]:
+    """Return the padded (out, in) of a layer's four matrices."""
+    width, inner, attention = padded(config.n_embd), padded(config.inner), attention_width(config)
+    return (3 * attention, width), (width, attention), (inner, width), (width, inner)
+
+
+def vector_sizes(config: ModelConfig) -> tuple[int, ...]:
+    """Return the padded sizes of a layer's vectors: norm 1, qkv and projection biases, norm 2, fc and MLP biases."""
+    width, inner = padded(config.n_embd), padded(config.inner)
+    return width, width, 3 * attention_width(config), width, width, width, inner, width

@@ -1,0 +1,52 @@
+"""Team: the threads that run a compiled function together (teamwork.py tells how they share its work)."""
+
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpt_model.compiled.layout import LINE
+
+Board = np.ndarray[Any, np.dtype[np.int64]]
+Work = Callable[[int], object]
+
+
+def new_board(phases: int) -> Board:
+    """Return a board for so many phases."""
+    return np.zeros(phases * LINE, np.int64)
+
+
+def clear(board: Board, call: int) -> None:
+    """Begin a call; its number must never have been used on this board."""
+    board[:] = call << 32
+
+
+class Team:
+    """Threads that wait for work. They end when nobody holds the team any more, or with the process."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._queues: list[queue.SimpleQueue[Work | None]] = [queue.SimpleQueue() for _ in range(1, threads)]
+        for number, works in enumerate(self._queues, start=1):
+            threading.Thread(target=_serve, args=(works, number), name=f"decode-{number}", daemon=True).start()
+        weakref.finalize(self, _dismiss, self._queues)
+
+    def run(self, work: Work) -> None:
+        """Call work(number) on every thread, this one being 0; return when this one's call, and so all, is done."""
+        for works in self._queues:
+            works.put(work)
+        work(0)
+
+
+def _dismiss(queues: "list[queue.SimpleQueue[Work | None]]") -> None:
+    for works in queues:
+        works.put(None)
+
+
+def _serve(works: "queue.SimpleQueue[Work | None]", number: int) -> None:
+    while (work := works.get()) is not None:
+        work(number)
+        del work  # the last one must not keep a model alive
