@@ -4,13 +4,11 @@
 as slow as their weights are heavy: float16 on a CPU (logits to 6e-4), bfloat16 on a GPU.
 """
 
-import importlib
-import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 
@@ -20,6 +18,10 @@ from gpt_model.device import choose_device, generation_threads, is_small
 from gpt_model.errors import CheckpointError, ConfigError, did_you_mean
 from gpt_model.language_model import LanguageModel
 from gpt_model.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from gpt_model.compiled.layout import PackedDtype
+    from gpt_model.compiled.packing import PackedModel
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,13 @@ def open_model(
     chosen = choose_device(device)
     if chosen.type != "cpu":
         return _open_on_device(path, chosen, dtype, tokenizer)
-    why_not = _why_not_compiled()
     config = read_config(path)
     count = generation_threads(threads, config)
-    torch.set_num_threads(1 if not why_not else count)
-    if why_not:
-        return _open_in_torch(path, dtype, count, tokenizer, why_not)
-    return _open_compiled(path, config, dtype, count, tokenizer, tell)
+    try:
+        return _open_compiled(path, config, dtype, count, tokenizer, tell)
+    except _NotCompiledError as error:
+        torch.set_num_threads(count)
+        return _open_in_torch(path, dtype, count, tokenizer, f"{error}, so torch computes, more slowly.")
 
 
 def open_scorer(
@@ -113,42 +115,57 @@ def open_scorer(
     return OpenModel(model, own, Backend(str(chosen), "float32", "torch", torch.get_num_threads()))
 
 
+class _NotCompiledError(Exception):
+    """Why the compiled pass is not to be had here."""
+
+
 def _open_compiled(
     path: Path, config: ModelConfig, dtype: str, threads: int, tokenizer: str | None, tell: Callable[[str], None]
 ) -> OpenModel:
-    from gpt_model.compiled.cpu import HAS_FLOAT16
-    from gpt_model.compiled.layout import PackedDtype
-    from gpt_model.compiled.machine_code import is_compiled
-    from gpt_model.compiled.model import CompiledGPT
-    from gpt_model.compiled.packed_files import load_packed, pack_to_disk
-    from gpt_model.compiled.packing import pack
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        raise _NotCompiledError("NUMBA_DISABLE_JIT is set")
+    try:
+        from gpt_model.compiled.cpu import HAS_FLOAT16
+        from gpt_model.compiled.machine_code import CompileError, is_compiled, load_entry
+        from gpt_model.compiled.model import CompiledGPT
+    except (ImportError, OSError) as error:
+        raise _NotCompiledError(f"numba is not to be had ({error})") from error
 
-    wanted = dtype
-    if dtype == "auto":
-        dtype = "float16" if HAS_FLOAT16 and not is_small(config) else "float32"
-    elif dtype == "float16" and not HAS_FLOAT16:
+    if dtype == "float16" and not HAS_FLOAT16:
         raise ConfigError("dtype = float16: this CPU cannot convert it. Use bfloat16 or int8.")
-    kind = cast(PackedDtype, dtype)
-    packed = None
+    large = "float16" if HAS_FLOAT16 else "float32"
+    kind = cast("PackedDtype", (dtype if dtype != "auto" else "float32" if is_small(config) else large))
+    torch.set_num_threads(1)  # what torch does now is small, and its waiting threads would be in the way
+    packed = _find_packed(path, config, kind, tell, or_float32=dtype == "auto")
+    try:
+        if not is_compiled(packed.dtype):
+            tell("Compiling for this CPU, once: about ten seconds.")
+        load_entry(packed.dtype)
+    except CompileError as error:
+        raise _NotCompiledError(str(error)) from error
+    own = load_tokenizer(path, config, tokenizer)
+    return OpenModel(CompiledGPT(packed, threads), own, Backend("cpu", packed.dtype, "compiled", threads))
+
+
+def _find_packed(
+    path: Path, config: ModelConfig, dtype: "PackedDtype", tell: Callable[[str], None], or_float32: bool
+) -> "PackedModel":
+    """Return the packed weights: from disk when they are heavy, in float32 when they must not lose anything."""
+    from gpt_model.compiled.packed_files import load_packed, pack_to_disk
+    from gpt_model.compiled.packing import RangeError, pack
+
     if dtype != "float32" and not is_small(config):  # a small one is packed faster than found
-        packed = load_packed(path, kind)
-        if packed is None:
-            tell(f"Packing the weights as {dtype}, once for this checkpoint.")
-            try:
-                packed = pack_to_disk(path, kind)
-            except CheckpointError:
-                if wanted != "auto" or not _is_loadable(path):
-                    raise
-                dtype = kind = "float32"  # too large for float16
-    if packed is None:
-        packed = pack(*load_weights(path), kind)
-    if not is_compiled(kind):
-        tell("Compiling for this CPU, once: about ten seconds.")
-    return OpenModel(
-        CompiledGPT(packed, threads),
-        load_tokenizer(path, config, tokenizer),
-        Backend("cpu", dtype, "compiled", threads),
-    )
+        if (found := load_packed(path, dtype)) is not None:
+            return found
+        tell(f"Packing the weights as {dtype}, once for this checkpoint.")
+        if (made := pack_to_disk(path, dtype)) is not None:
+            return made
+    try:
+        return pack(*load_weights(path), dtype)
+    except RangeError:
+        if not or_float32:
+            raise
+        return pack(*load_weights(path), "float32")
 
 
 def _open_in_torch(path: Path, dtype: str, threads: int, tokenizer: str | None, why: str) -> OpenModel:
@@ -156,10 +173,9 @@ def _open_in_torch(path: Path, dtype: str, threads: int, tokenizer: str | None, 
     model, own = load_checkpoint(path, tokenizer=tokenizer)
     if dtype in ("auto", "float32"):
         return OpenModel(model, own, Backend("cpu", "float32", "torch", threads, why))
-    from gpt_model.compiled.layout import PackedDtype
     from gpt_model.compiled.packing import pack, unpack
 
-    meant = unpack(pack(model.config, model.state_dict(), cast(PackedDtype, dtype)))
+    meant = unpack(pack(model.config, model.state_dict(), cast("PackedDtype", dtype)))
     return OpenModel(meant, own, Backend("cpu", dtype, "torch in float32", threads, why))
 
 
@@ -171,25 +187,3 @@ def _open_on_device(path: Path, device: torch.device, dtype: str, tokenizer: str
         halves = device.type == "cuda" and torch.cuda.is_bf16_supported() and not is_small(model.config)
         dtype = "bfloat16" if halves else "float32"
     return OpenModel(model.to(getattr(torch, dtype)), own, Backend(str(device), dtype, "torch"))
-
-
-def _why_not_compiled() -> str:
-    """Return why the compiled step is not to be had here; nothing when it is."""
-    if importlib.util.find_spec("numba") is None:
-        return "numba is not installed, so torch computes, three times slower: pip install numba."
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        return "NUMBA_DISABLE_JIT is set, so torch computes, three times slower."
-    try:
-        importlib.import_module("gpt_model.compiled.model")
-    except Exception as error:  # numba refuses a numpy that is too new, llvmlite a CPU that is too old
-        return f"numba does not work here ({error}), so torch computes, three times slower."
-    return ""
-
-
-def _is_loadable(path: Path) -> bool:
-    """Whether the checkpoint itself is whole: then only the precision was wrong."""
-    try:
-        load_checkpoint(path)
-    except CheckpointError:
-        return False
-    return True

@@ -80,13 +80,9 @@ class Machine:
         try:
             if self._buffer is None:
                 self._buffer = torch.ones(_BUFFER)
-            square = torch.ones(2048, 2048)
-            for store, work, amount in (
-                (self._bandwidth, self._buffer.sum, 4 * _BUFFER),
-                (self._matmul, lambda: square @ square, 2 * 2048**3),
-            ):
-                work()
-                store.extend(amount / _seconds(work) for _ in range(3))
+            buffer, square = self._buffer, torch.ones(2048, 2048)
+            self._bandwidth += [4 * _BUFFER / _seconds(lambda: torch.sum(buffer)) for _ in range(3)]
+            self._matmul += [2 * 2048**3 / _seconds(lambda: torch.mm(square, square)) for _ in range(3)]
         finally:
             torch.set_num_threads(before)
 

@@ -54,7 +54,8 @@ def load_entry(dtype: PackedDtype) -> Entry:
         command = [sys.executable, "-m", "gpt_model.compiled.entry", dtype, str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not made.is_file():
-            raise CompileError((done.stderr.strip().splitlines() or [f"numba ended with {done.returncode}"])[-1])
+            why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise CompileError(f"numba does not work here ({why})")
         _keep(made, file)
         return _link(made.read_bytes())
 

@@ -23,7 +23,7 @@ import numpy as np
 import platformdirs
 
 from gpt_model.compiled.layout import PACKED_DTYPES, PackedDtype
-from gpt_model.compiled.packing import PackedModel, pack
+from gpt_model.compiled.packing import PackedModel, RangeError, pack
 from gpt_model.config import ModelConfig, from_table
 from gpt_model.errors import CheckpointError, ConfigError, GptError
 
@@ -43,10 +43,11 @@ def load_packed(checkpoint: Path, dtype: PackedDtype) -> PackedModel | None:
 
 
 def pack_to_disk(checkpoint: Path, dtype: PackedDtype) -> PackedModel | None:
-    """Pack a checkpoint in another process and return what is on disk then; None when no disk takes it.
+    """Pack a checkpoint in another process and return what is on disk then; None when no disk takes it, or when a
+    weight is too large for the precision.
 
     Raises:
-        CheckpointError: the checkpoint cannot be loaded or packed.
+        CheckpointError: the checkpoint cannot be loaded.
     """
     for directory in _places(checkpoint, dtype):
         command = [sys.executable, "-m", "gpt_model.compiled.packed_files", str(checkpoint), dtype, str(directory)]
@@ -123,7 +124,7 @@ def _hash(file: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Pack a checkpoint; 3 when it cannot be loaded or packed, 4 when the disk refuses."""
+    """Pack a checkpoint; 3 when it cannot be loaded, 4 when it cannot be packed so, or the disk refuses."""
     checkpoint, dtype, directory = Path(arguments[0]), arguments[1], Path(arguments[2])
     assert dtype in PACKED_DTYPES
     from gpt_model.checkpoint import load_weights
@@ -131,6 +132,8 @@ def main(arguments: list[str]) -> int:
     try:
         origin = _origin(checkpoint)
         save_packed(directory, pack(*load_weights(checkpoint), dtype), origin)
+    except RangeError:
+        return 4
     except GptError as error:
         print(error, file=sys.stderr)
         return 3

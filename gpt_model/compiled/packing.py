@@ -30,6 +30,10 @@ _MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+class RangeError(CheckpointError):
+    """A weight is too large for the precision."""
+
+
 @dataclass(frozen=True)
 class PackedModel:
     """The arrays that `decode_step.Weights` describes, and what they were made of."""
@@ -58,7 +62,7 @@ def pack(config: ModelConfig, state: Mapping[str, Tensor], dtype: PackedDtype) -
     """Return a model's weights, given under GPT's names, in a precision.
 
     Raises:
-        CheckpointError: a weight does not fit into float16.
+        RangeError: a weight does not fit into float16.
     """
     weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
     head, head_scales = _convert([_enlarge(weights["wte.weight"], vocab_rows(config), padded(config.n_embd))],
@@ -171,9 +175,7 @@ def _convert(matrices: "Iterator[Tensor] | list[Tensor]", dtype: PackedDtype) ->
         elif dtype == "float16":
             half = matrix.reshape(-1).half()
             if not torch.isfinite(half).all():
-                raise CheckpointError(
-                    "The weights are too large for float16. Choose another dtype: bfloat16 or float32."
-                )
+                raise RangeError("The weights are too large for float16. Choose another dtype: bfloat16 or float32.")
             numbers.append(half.view(torch.int16).numpy())
         elif dtype == "bfloat16":
             numbers.append(matrix.reshape(-1).bfloat16().view(torch.int16).numpy().view(np.uint16))

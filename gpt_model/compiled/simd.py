@@ -108,7 +108,8 @@ def number(typing_context: Any, array: Any, index: Any) -> Any:
     """Return the one float32 at `index`."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return builder.load(_address(context, builder, signature.args[0], *values, _FLOAT), align=4)
+        array, index = values
+        return builder.load(_address(context, builder, signature.args[0], array, index, _FLOAT), align=4)
 
     return types.float32(array, types.intp), generate
 
