@@ -138,9 +138,10 @@ def _open_compiled(
     torch.set_num_threads(1)  # what torch does now is small, and its waiting threads would be in the way
     packed = _find_packed(path, config, kind, tell, or_float32=dtype == "auto")
     try:
-        if not is_compiled(packed.dtype):
-            tell("Compiling for this CPU, once: about ten seconds.")
-        load_entry(packed.dtype)
+        for entry in ("draw", packed.dtype):
+            if not is_compiled(entry):
+                tell(f"Compiling for this CPU, once: {entry}.")
+            load_entry(entry)
     except CompileError as error:
         raise _NotCompiledError(str(error)) from error
     own = load_tokenizer(path, config, tokenizer)

@@ -10,6 +10,9 @@ from gpt_model.errors import GenerationError
 
 _HEAD = 64
 """The draw looks among so many of the most likely tokens first; sorting 50,257 costs more than a small model."""
+_BINS = 4096
+_REACH = 30.0
+"""Nats below the best within which bins are told apart."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def draw(raw: Tensor, processed: Tensor, uniforms: list[float], candidates: int)
         if place is not None:
             token, p_model, p_chain, value = int(ids[place]), p_head[place], shares[place], raw_values[place]
         else:
-            token = _draw_among_all(processed[row], uniform)
+            token = _draw_among_all(processed[row], q[row], uniform)
             p_model, p_chain, value = float(p[row, token]), float(q[row, token]), float(raw[row, token])
         if value > best_values[-1]:
             rank = sum(each > value for each in best_values)
@@ -107,13 +110,21 @@ def _place(
     return equals[min(max(int((uniform - mass) / shares[place]), 0), len(equals) - 1)]
 
 
-def _draw_among_all(logits: Tensor, uniform: float) -> int:
-    values, ids = logits.sort(descending=True, stable=True)  # stable: equals stay in the order of their ids
+def _draw_among_all(logits: Tensor, shares: Tensor, uniform: float) -> int:
+    """Draw from a row (V,) too flat for its head: by the mass of bins of logits, then among the tokens of one bin."""
+    best = logits.amax()
+    bins = ((best - logits) * (_BINS / _REACH)).clamp_(max=_BINS - 1).long()  # what is further away shares the last
     # float64, for the tails of large rows
-    cumulative = values.double().softmax(dim=-1).cumsum(0)
-    place = torch.searchsorted(cumulative, torch.tensor(uniform, dtype=torch.float64, device=logits.device), right=True)
-    alive = int((values > -math.inf).sum())
-    return int(ids[min(int(place), alive - 1)])  # rounding may leave the last sum a hair below 1
+    cumulative = torch.bincount(bins, weights=shares.double(), minlength=_BINS).cumsum(0)
+    goal = uniform * cumulative[-1]
+    number = int(torch.searchsorted(cumulative, goal, right=True))
+    members = (bins == min(number, int(bins[logits > -math.inf].max()))).nonzero()[:, 0]  # rounding may leave a hair
+    members = members[logits[members] > -math.inf]
+    _, order = logits[members].sort(descending=True, stable=True)  # stable: equals stay in the order of their ids
+    inside = shares[members[order]].double().cumsum(0)
+    before = cumulative[number - 1] if number else 0.0
+    place = int(torch.searchsorted(inside, goal - before, right=True))
+    return int(members[order[min(place, len(members) - 1)]])
 
 
 def finite(logits: Tensor) -> Tensor:

@@ -102,6 +102,7 @@ class Engine:
         samples = [_Sample(self.tokenizer, request, number, began) for number in range(request.samples)]
         run = ChainRun(request.chain, [sample.seed for sample in samples], self.tokenizer)
         tokens = torch.tensor([prompt], device=self.model.device).expand(request.samples, -1)  # (B, T)
+        draw_rows = getattr(self.model, "draw", draw)  # the compiled model brings its own
         rows = None
         shown_chain: Chain | None = None
         for index in range(request.max_new_tokens):
@@ -123,7 +124,7 @@ class Engine:
             processed = run.process(raw, tokens, len(prompt), request.account)
             position = tokens.shape[1]
             uniforms = [keyed_uniform(sample.seed, position) for sample in samples]
-            drawn = draw(raw, processed.logits, uniforms, request.candidates)
+            drawn = draw_rows(raw, processed.logits, uniforms, request.candidates)
             for row, sample in enumerate(samples):
                 run.after(row, drawn[row].id)
                 if not sample.finished:

@@ -1,9 +1,10 @@
-"""The way into the compiled code: one function of two addresses, made for a precision; and its machine code.
+"""The ways into the compiled code: the forward pass of a precision, and the draw; and their machine code.
 
-    python -m gpt_model.compiled.entry DTYPE FILE      compiles, in a process of its own: numba is needed for this alone
+    python -m gpt_model.compiled.entry NAME FILE      compiles, in a process of its own: numba is needed for this alone
 
-What numba makes of `forward` and all it calls is one LLVM module that needs nothing of numba's at run time: nothing is
-allocated in it, no Python object is touched, and nothing is raised.
+An entry takes a table's address (layout.py) and the thread's number. What numba makes of it and all it calls is one
+LLVM module that needs nothing of numba's at run time: nothing is allocated in it, no Python object is touched, and
+nothing is raised.
 """
 
 import json
@@ -17,11 +18,13 @@ from numba import carray, njit, types
 
 from gpt_model.compiled import layout as at
 from gpt_model.compiled.decode_step import Crew, Scratch, Shape, Weights, forward
+from gpt_model.compiled.draw_row import draw_row
 from gpt_model.compiled.simd import pointer
 
 _ELEMENTS = {
     "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16, "int8": np.int8, "int4": np.uint8,
 }  # fmt: skip
+_KNOWN = ("sched_yield", "memset", "memcpy", "sqrt", "exp", "log")  # of the C library
 _UNUSED = "declare void @NRT_MemInfo_call_dtor("  # of arrays that numba owns; here there are none
 
 
@@ -70,7 +73,7 @@ def _scratch(t, thread):
     )
 
 
-def _entry(dtype: str) -> Any:
+def _forward(dtype: str) -> Any:
     head = _ELEMENTS["int8" if dtype == "int4" else dtype]
     body = _ELEMENTS[dtype]
     scales = _group_scales if dtype in ("int8", "int4") else _no_scales
@@ -101,12 +104,29 @@ def _entry(dtype: str) -> Any:
     return entry
 
 
-def compile_entry(dtype: str) -> tuple[str, bytes]:
-    """Return the name of a precision's function and its machine code for this CPU, as an object file."""
-    entry = _entry(dtype)
+@njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _draw(address, thread):
+    t = carray(pointer(address), (at.DRAW_SIZE,), np.int64)
+    count = t[at.CANDIDATES]
+    draw_row(
+        _numbers(t[at.RAW]),
+        _numbers(t[at.PROCESSED]),
+        t[at.SIZE],
+        carray(pointer(t[at.UNIFORM]), (1,), np.float64)[0],
+        count,
+        _numbers(t[at.DEPTH]),
+        _numbers(t[at.SHARE]),
+        carray(pointer(t[at.FEW]), (at.FEW_TOKENS, 2), np.float64),
+        carray(pointer(t[at.TOLD]), (5 + 3 * count,), np.float64),
+    )
+
+
+def compile_entry(name: str) -> tuple[str, bytes]:
+    """Return the symbol of an entry, `draw` or a precision, and its machine code for this CPU, as an object file."""
+    entry = _draw if name == "draw" else _forward(name)
     entry.compile((types.int64, types.int64))
     (compiled,) = entry.overloads.values()
-    name = compiled.fndesc.llvm_func_name
+    symbol = compiled.fndesc.llvm_func_name
     code = compiled.library.get_llvm_str()
     line = next((line for line in code.splitlines() if line.startswith(_UNUSED)), None)
     if line is not None:
@@ -116,11 +136,11 @@ def compile_entry(dtype: str) -> tuple[str, bytes]:
         function.name
         for function in module.functions
         if function.is_declaration and not function.name.startswith("llvm.")
-        and function.name not in ("sched_yield", "memset", "memcpy", "sqrt")
+        and function.name not in _KNOWN
     ]  # fmt: skip
     if strange:
         raise RuntimeError(f"the compiled code calls {', '.join(strange)}")
-    return name, machine().emit_object(module)
+    return symbol, machine().emit_object(module)
 
 
 def machine() -> Any:
@@ -131,9 +151,9 @@ def machine() -> Any:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the name, as one line of JSON, and the object file behind it."""
-    name, code = compile_entry(arguments[0])
-    Path(arguments[1]).write_bytes(json.dumps(name).encode() + b"\n" + code)
+    """Write the symbol, as one line of JSON, and the object file behind it."""
+    symbol, code = compile_entry(arguments[0])
+    Path(arguments[1]).write_bytes(json.dumps(symbol).encode() + b"\n" + code)
     return 0
 
 

@@ -22,6 +22,11 @@ _HEAD_MULTIPLE = 32  # two vectors at least
     CALL_SIZE,
 ) = range(42)  # fmt: skip
 
+# So is the draw of one row.
+RAW, PROCESSED, SIZE, UNIFORM, CANDIDATES, DEPTH, SHARE, FEW, TOLD, DRAW_SIZE = range(10)
+FEW_TOKENS = 64
+"""So many tokens are sorted at the end of a draw."""
+
 LINE = 16
 """int64 numbers of a phase on a board: what is taken and what is finished, in cache lines of their own."""
 

@@ -20,7 +20,6 @@ import llvmlite.binding as llvm
 import platformdirs
 
 from gpt_model.compiled.cpu import cpu_key
-from gpt_model.compiled.layout import PackedDtype
 from gpt_model.errors import GptError
 
 _KEPT = 4
@@ -32,26 +31,26 @@ class CompileError(GptError):
     """The code could not be compiled here."""
 
 
-def is_compiled(dtype: PackedDtype) -> bool:
-    """Return whether the code for a precision is in the cache."""
-    return (_directory() / f"{dtype}.o").is_file()
+def is_compiled(name: str) -> bool:
+    """Return whether an entry's code is in the cache."""
+    return (_directory() / f"{name}.o").is_file()
 
 
 @functools.cache
-def load_entry(dtype: PackedDtype) -> Entry:
-    """Return the function for a precision, compiled for this machine if it was not before.
+def load_entry(name: str) -> Entry:
+    """Return an entry, `draw` or the forward pass of a precision, compiled for this machine if it was not before.
 
     Raises:
         CompileError: numba is missing or does not work here.
     """
-    file = _directory() / f"{dtype}.o"
+    file = _directory() / f"{name}.o"
     if file.is_file():
         return _link(file.read_bytes())
     if importlib.util.find_spec("numba") is None:
         raise CompileError("numba is not installed")
     with tempfile.TemporaryDirectory(prefix="gpt-tui-") as room:
         made = Path(room) / file.name
-        command = [sys.executable, "-m", "gpt_model.compiled.entry", dtype, str(made)]
+        command = [sys.executable, "-m", "gpt_model.compiled.entry", name, str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not made.is_file():
             why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

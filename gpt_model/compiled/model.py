@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gpt_model.compiled import layout as at
+from gpt_model.compiled.drawer import Drawer, address
 from gpt_model.compiled.layout import attention_width, head_width, matrix_shapes, padded, vector_sizes
 from gpt_model.compiled.machine_code import load_entry
 from gpt_model.compiled.packing import PackedModel
@@ -63,6 +64,7 @@ class CompiledGPT:
         self.packed = packed
         self.device = torch.device("cpu")
         self._entry = load_entry(packed.dtype)
+        self.draw = Drawer(self.config.vocab_size)
         self._team = Team(threads)
         self._board = new_board(at.phases(self.config.n_layer))
         self._calls = itertools.count(1)
@@ -79,7 +81,7 @@ class CompiledGPT:
         self._point(place, self._kept[place])
 
     def _point(self, place: int, array: Numbers) -> None:
-        self._table[place] = _address(array)
+        self._table[place] = address(array)
 
     @property
     def threads(self) -> int:
@@ -131,13 +133,13 @@ class CompiledGPT:
         clear(self._board, call)
         table = self._table.copy()  # a thread that comes late must find its own call's
         for place, value in (
-            (at.CALL, call), (at.KEYS, _address(cache.keys)), (at.VALUES, _address(cache.values)),
-            (at.SLOTS, cache.rows), (at.IDS, _address(ids)), (at.IDS_ROWS, ids.shape[0]),
+            (at.CALL, call), (at.KEYS, address(cache.keys)), (at.VALUES, address(cache.values)),
+            (at.SLOTS, cache.rows), (at.IDS, address(ids)), (at.IDS_ROWS, ids.shape[0]),
             (at.IDS_LENGTH, ids.shape[1]), (at.FIRST_ROW, row), (at.PAST, past), (at.SHARED, cache.shared),
-            (at.LOGITS, _address(logits)), (at.LAST_ONLY, last_only),
+            (at.LOGITS, address(logits)), (at.LAST_ONLY, last_only),
         ):  # fmt: skip
             table[place] = value
-        entry, start, alive = self._entry, _address(table), (table, ids, logits, cache, self._kept, self._board)
+        entry, start, alive = self._entry, address(table), (table, ids, logits, cache, self._kept, self._board)
 
         def work(number: int, alive: Any = alive) -> None:
             entry(start, number)
@@ -156,10 +158,6 @@ class CompiledGPT:
         ):  # fmt: skip
             self._own(place, (self._columns, size))
         self._table[at.COLUMNS] = self._columns
-
-
-def _address(array: Numbers) -> int:
-    return int(array.__array_interface__["data"][0])
 
 
 def _tables(packed: PackedModel) -> dict[int, Numbers]:
@@ -192,5 +190,5 @@ def _table(packed: PackedModel, arrays: dict[int, Numbers], threads: int) -> Num
     ):  # fmt: skip
         table[place] = value
     for place, array in arrays.items():
-        table[place] = _address(array)
+        table[place] = address(array)
     return table

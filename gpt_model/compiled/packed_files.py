@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from gpt_model.compiled.layout import PACKED_DTYPES, PackedDtype
-from gpt_model.compiled.packing import PackedModel, RangeError, pack
+from gpt_model.compiled.layout import PackedDtype
+from gpt_model.compiled.packing import PackedModel
 from gpt_model.config import ModelConfig, from_table
-from gpt_model.errors import CheckpointError, ConfigError, GptError
+from gpt_model.errors import CheckpointError, ConfigError
 
 _FORMAT = 1
 _ARRAYS = ("head", "head_scales", "matrices", "scales", "vectors")
@@ -35,7 +35,7 @@ def load_packed(checkpoint: Path, dtype: PackedDtype) -> PackedModel | None:
     """Return a checkpoint's packed form from disk; None when there is none, a damaged one, or one of other weights."""
     for directory in _places(checkpoint, dtype):
         try:
-            if (packed := _load(directory, _origin(checkpoint))) is not None:
+            if (packed := _load(directory, origin_of(checkpoint))) is not None:
                 return packed
         except (OSError, ValueError, KeyError, TypeError, ConfigError):
             continue  # cut short or of another format: it is made anew
@@ -43,14 +43,15 @@ def load_packed(checkpoint: Path, dtype: PackedDtype) -> PackedModel | None:
 
 
 def pack_to_disk(checkpoint: Path, dtype: PackedDtype) -> PackedModel | None:
-    """Pack a checkpoint in another process and return what is on disk then; None when no disk takes it, or when a
-    weight is too large for the precision.
+    """Pack a checkpoint in another process (packer.py) and return what is on disk then.
+
+    None when no disk takes it, or when a weight is too large for the precision.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
     """
     for directory in _places(checkpoint, dtype):
-        command = [sys.executable, "-m", "gpt_model.compiled.packed_files", str(checkpoint), dtype, str(directory)]
+        command = [sys.executable, "-m", "gpt_model.packer", str(checkpoint), dtype, str(directory)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 3:
             raise CheckpointError(done.stderr.strip().splitlines()[-1])
@@ -106,7 +107,7 @@ def _places(checkpoint: Path, dtype: PackedDtype) -> Iterator[Path]:
     yield platformdirs.user_cache_path("gpt-tui") / "packed" / name / dtype
 
 
-def _origin(checkpoint: Path) -> dict[str, Any]:
+def origin_of(checkpoint: Path) -> dict[str, Any]:
     """Return what tells whether the weights are still the same: every weight file's size and time."""
     files = [checkpoint]
     if checkpoint.is_dir():
@@ -121,27 +122,3 @@ def _table(config: ModelConfig) -> dict[str, Any]:
 def _hash(file: Path) -> str:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def main(arguments: list[str]) -> int:
-    """Pack a checkpoint; 3 when it cannot be loaded, 4 when it cannot be packed so, or the disk refuses."""
-    checkpoint, dtype, directory = Path(arguments[0]), arguments[1], Path(arguments[2])
-    assert dtype in PACKED_DTYPES
-    from gpt_model.checkpoint import load_weights
-
-    try:
-        origin = _origin(checkpoint)
-        save_packed(directory, pack(*load_weights(checkpoint), dtype), origin)
-    except RangeError:
-        return 4
-    except GptError as error:
-        print(error, file=sys.stderr)
-        return 3
-    except OSError as error:
-        print(f"The packed weights could not be written to {directory}: {error}.", file=sys.stderr)
-        return 4
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))

@@ -8,10 +8,10 @@ from numba import njit
 
 from gpt_model.compiled.cpu import LANES
 from gpt_model.compiled.layout import GROUP, ROWS
-from gpt_model.compiled.simd import fma, load, multiply, prefetch, splat, store, totals, zero
+from gpt_model.compiled.simd import fma, load, multiply, number, prefetch, splat, store, totals, zero
 
 _COLUMNS = 16  # columns that stay in the nearest cache meanwhile
-_AHEAD = 4096  # bytes: without being asked, the memory delivers half as fast
+_AHEAD = 3072  # bytes in each of four rows: without being asked, the memory delivers half as fast
 
 
 @njit(nogil=True, error_model="numpy")
@@ -23,15 +23,19 @@ def _row_sums(w, scales, at, x, column, y, first, last):
         r0 = at + row * width
         r1, r2, r3 = r0 + width, r0 + 2 * width, r0 + 3 * width
         a0, a1, a2, a3 = zero(), zero(), zero(), zero()
+        g0, step = r0 // GROUP, width // GROUP
         for group in range(0, width, GROUP):
-            for line in range(group, group + GROUP, 64 // w.itemsize):
-                prefetch(w, r0 + line + ahead)
-                prefetch(w, r1 + line + ahead)
-                prefetch(w, r2 + line + ahead)
-                prefetch(w, r3 + line + ahead)
+            # what is asked for lies ahead in the same row, or else in the row of the next four that follows it
+            skip = ahead if group + ahead < width else ahead + 3 * width
+            for line in range(group + skip, group + skip + GROUP, 64 // w.itemsize):
+                prefetch(w, r0 + line)
+                prefetch(w, r1 + line)
+                prefetch(w, r2 + line)
+                prefetch(w, r3 + line)
             if scales is not None:
-                s0, s1 = splat(scales[(r0 + group) // GROUP]), splat(scales[(r1 + group) // GROUP])
-                s2, s3 = splat(scales[(r2 + group) // GROUP]), splat(scales[(r3 + group) // GROUP])
+                s0, s1 = splat(number(scales, g0)), splat(number(scales, g0 + step))
+                s2, s3 = splat(number(scales, g0 + 2 * step)), splat(number(scales, g0 + 3 * step))
+                g0 += 1
             for k in range(group, group + GROUP, LANES):
                 v = load(x, column * width + k)
                 w0, w1, w2, w3 = load(w, r0 + k), load(w, r1 + k), load(w, r2 + k), load(w, r3 + k)
@@ -45,12 +49,14 @@ def _row_sums(w, scales, at, x, column, y, first, last):
 def _unpack(w, scales, at, width, first, last, unpacked):
     """Write rows first:last of a matrix to `unpacked` as float32."""
     start = at + first * width
+    g = start // GROUP
     for group in range(0, (last - first) * width, GROUP):
         for k in range(group, group + GROUP, LANES):
             value = load(w, start + k)
             if scales is not None:
-                value = multiply(value, splat(scales[(start + group) // GROUP]))
+                value = multiply(value, splat(number(scales, g)))
             store(unpacked, k, value)
+        g += 1
 
 
 @njit(nogil=True, error_model="numpy")

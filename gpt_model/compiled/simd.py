@@ -178,6 +178,23 @@ divide = _binary("fdiv", "Return a / b.")
 
 
 @intrinsic
+def maximum(typing_context: Any, a: Any, b: Any) -> Any:
+    """Return the larger of both in each lane."""
+    return vector(vector, vector), lambda context, builder, signature, values: _call(builder, "maxnum", values)
+
+
+@intrinsic
+def at_least(typing_context: Any, a: Any, limit: Any, x: Any) -> Any:
+    """Return x in the lanes in which a ≥ limit, and 0 in the others."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        a, limit, x = values
+        return builder.select(builder.fcmp_ordered(">=", a, limit), x, _all(_FLOATS, 0.0))
+
+    return vector(vector, vector, vector), generate
+
+
+@intrinsic
 def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a × b + c, rounded once."""
     return vector(vector, vector, vector), lambda context, builder, signature, values: _call(builder, "fma", values)

@@ -1,0 +1,52 @@
+"""Drawer: the compiled draw in the place of drawing.draw, for logits on the CPU."""
+
+import numpy as np
+from torch import Tensor
+
+from gpt_model.compiled import layout as at
+from gpt_model.compiled.layout import padded
+from gpt_model.compiled.machine_code import load_entry
+from gpt_model.compiled.packing import Array
+from gpt_model.drawing import Drawn
+
+
+class Drawer:
+    """Draws from rows of one length.
+
+    Raises:
+        CompileError: the code cannot be compiled here.
+    """
+
+    def __init__(self, vocab_size: int) -> None:
+        self._entry = load_entry("draw")
+        self._uniform = np.zeros(1, np.float64)
+        self._room = [np.zeros(padded(vocab_size), np.float32) for _ in range(2)]
+        self._few = np.zeros((at.FEW_TOKENS, 2), np.float64)
+        self._told = np.zeros(0, np.float64)
+        self._table = np.zeros(at.DRAW_SIZE, np.int64)
+        for place, array in (
+            (at.UNIFORM, self._uniform), (at.DEPTH, self._room[0]), (at.SHARE, self._room[1]), (at.FEW, self._few),
+        ):  # fmt: skip
+            self._table[place] = address(array)
+        self._table[at.SIZE] = vocab_size
+
+    def __call__(self, raw: Tensor, processed: Tensor, uniforms: list[float], candidates: int) -> list[Drawn]:
+        """Return what drawing.draw returns for the same arguments."""
+        count = min(max(candidates, 1), raw.shape[1])
+        self._told = np.zeros(5 + 3 * count, np.float64)
+        self._table[at.CANDIDATES], self._table[at.TOLD] = count, address(self._told)
+        before, after = raw.contiguous().numpy(), processed.contiguous().numpy()
+        drawn = []
+        for row, uniform in enumerate(uniforms):
+            self._uniform[0] = uniform
+            self._table[at.RAW], self._table[at.PROCESSED] = address(before[row]), address(after[row])
+            self._entry(address(self._table), 0)
+            token, p_model, p_chain, rank, entropy, *rest = self._told.tolist()
+            told = tuple(zip(map(int, rest[::3]), rest[1::3], rest[2::3], strict=True))[:candidates]
+            drawn.append(Drawn(int(token), p_model, p_chain, int(rank), entropy, told))
+        return drawn
+
+
+def address(array: Array) -> int:
+    """Return where an array begins in memory."""
+    return int(array.__array_interface__["data"][0])
