@@ -138,7 +138,7 @@ def _open_compiled(
     torch.set_num_threads(1)  # what torch does now is small, and its waiting threads would be in the way
     packed = _find_packed(path, config, kind, tell, or_float32=dtype == "auto")
     try:
-        for entry in ("draw", packed.dtype):
+        for entry in ("draw", "linger", packed.dtype):
             if not is_compiled(entry):
                 tell(f"Compiling for this CPU, once: {entry}.")
             load_entry(entry)

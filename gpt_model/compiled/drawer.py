@@ -5,8 +5,7 @@ from torch import Tensor
 
 from gpt_model.compiled import layout as at
 from gpt_model.compiled.layout import padded
-from gpt_model.compiled.machine_code import load_entry
-from gpt_model.compiled.packing import Array
+from gpt_model.compiled.machine_code import address, load_entry
 from gpt_model.drawing import Drawn
 
 
@@ -45,8 +44,3 @@ class Drawer:
             told = tuple(zip(map(int, rest[::3]), rest[1::3], rest[2::3], strict=True))[:candidates]
             drawn.append(Drawn(int(token), p_model, p_chain, int(rank), entropy, told))
         return drawn
-
-
-def address(array: Array) -> int:
-    """Return where an array begins in memory."""
-    return int(array.__array_interface__["data"][0])

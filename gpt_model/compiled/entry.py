@@ -1,4 +1,4 @@
-"""The ways into the compiled code: the forward pass of a precision, and the draw; and their machine code.
+"""The ways into the compiled code: the forward pass of a precision, the draw, a thread's wait; and their machine code.
 
     python -m gpt_model.compiled.entry NAME FILE      compiles, in a process of its own: numba is needed for this alone
 
@@ -20,6 +20,7 @@ from gpt_model.compiled import layout as at
 from gpt_model.compiled.decode_step import Crew, Scratch, Shape, Weights, forward
 from gpt_model.compiled.draw_row import draw_row
 from gpt_model.compiled.simd import pointer
+from gpt_model.compiled.teamwork import linger
 
 _ELEMENTS = {
     "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16, "int8": np.int8, "int4": np.uint8,
@@ -121,9 +122,14 @@ def _draw(address, thread):
     )
 
 
+@njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _linger(address, seen):
+    linger(carray(pointer(address), (1,), np.int64), seen, at.LINGER_TURNS)
+
+
 def compile_entry(name: str) -> tuple[str, bytes]:
-    """Return the symbol of an entry, `draw` or a precision, and its machine code for this CPU, as an object file."""
-    entry = _draw if name == "draw" else _forward(name)
+    """Return the symbol of an entry (draw, linger, or a precision) and its machine code for this CPU."""
+    entry = {"draw": _draw, "linger": _linger}.get(name) or _forward(name)
     entry.compile((types.int64, types.int64))
     (compiled,) = entry.overloads.values()
     symbol = compiled.fndesc.llvm_func_name

@@ -15,8 +15,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import llvmlite.binding as llvm
+import numpy as np
 import platformdirs
 
 from gpt_model.compiled.cpu import cpu_key
@@ -38,7 +40,7 @@ def is_compiled(name: str) -> bool:
 
 @functools.cache
 def load_entry(name: str) -> Entry:
-    """Return an entry, `draw` or the forward pass of a precision, compiled for this machine if it was not before.
+    """Return an entry (draw, linger or a precision's forward pass), compiled for this machine if it was not before.
 
     Raises:
         CompileError: numba is missing or does not work here.
@@ -106,3 +108,8 @@ def _keep(made: Path, file: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
     except OSError:
         staging.unlink(missing_ok=True)
+
+
+def address(array: np.ndarray[Any, np.dtype[Any]]) -> int:
+    """Return where an array begins in memory."""
+    return int(array.__array_interface__["data"][0])

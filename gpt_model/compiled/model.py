@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from gpt_model.compiled import layout as at
-from gpt_model.compiled.drawer import Drawer, address
+from gpt_model.compiled.drawer import Drawer
 from gpt_model.compiled.layout import attention_width, head_width, matrix_shapes, padded, vector_sizes
-from gpt_model.compiled.machine_code import load_entry
+from gpt_model.compiled.machine_code import address, load_entry
 from gpt_model.compiled.packing import PackedModel
 from gpt_model.compiled.team import Team, clear, new_board
 from gpt_model.config import ModelConfig

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpt_model.compiled.layout import LINE
+from gpt_model.compiled.machine_code import address, load_entry
 
 Board = np.ndarray[Any, np.dtype[np.int64]]
 Work = Callable[[int], object]
@@ -29,15 +30,18 @@ class Team:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+        self._calls = np.zeros(1, np.int64)
         self._queues: list[queue.SimpleQueue[Work | None]] = [queue.SimpleQueue() for _ in range(1, threads)]
         for number, works in enumerate(self._queues, start=1):
-            threading.Thread(target=_serve, args=(works, number), name=f"decode-{number}", daemon=True).start()
+            arguments = (works, number, self._calls)
+            threading.Thread(target=_serve, args=arguments, name=f"decode-{number}", daemon=True).start()
         weakref.finalize(self, _dismiss, self._queues)
 
     def run(self, work: Work) -> None:
         """Call work(number) on every thread, this one being 0; return when this one's call, and so all, is done."""
         for works in self._queues:
             works.put(work)
+        self._calls += 1
         work(0)
 
 
@@ -46,7 +50,12 @@ def _dismiss(queues: "list[queue.SimpleQueue[Work | None]]") -> None:
         works.put(None)
 
 
-def _serve(works: "queue.SimpleQueue[Work | None]", number: int) -> None:
+def _serve(works: "queue.SimpleQueue[Work | None]", number: int, calls: Board) -> None:
+    linger = load_entry("linger")
+    place = address(calls)
     while (work := works.get()) is not None:
+        seen = int(calls[0])
         work(number)
         del work  # the last one must not keep a model alive
+        if works.empty():
+            linger(place, seen)

@@ -76,6 +76,17 @@ def finish(board, phase):
 
 
 @njit(nogil=True, error_model="numpy")
+def linger(flag, seen, turns):
+    """Return when a number is no longer what was seen, or after so many turns."""
+    for turn in range(turns):
+        if _read(flag, 0) != seen:
+            return
+        _pause()
+        if turn % 64 == 63:
+            _yield_core()
+
+
+@njit(nogil=True, error_model="numpy")
 def wait(board, call, phase, chunks):
     """Return when all chunks of a phase are done."""
     goal = (call << 32) + chunks
