@@ -44,18 +44,17 @@ def draw_row(raw, processed, size, uniform, count, depth, share, few, told):
     token = _find(depth, share, end, uniform * mass, few)
     p_after = number(share, token) / mass
     _likeliest(raw, processed, size, best, mass, count, told)
-    raw_best = _depths(raw, size, end, depth)
-    raw_mass = _shares(depth, share, end)
-    told[0], told[1], told[2] = token, number(share, token) / raw_mass, p_after
+    raw_best = _best(raw, size)
+    raw_mass, product = _mass_and_product(raw, size, raw_best)
+    told[0], told[1], told[2] = token, np.exp(np.float64(number(raw, token)) - raw_best) / raw_mass, p_after
     told[3] = _rank(raw, size, number(raw, token))
-    told[4] = np.log(raw_mass) - _sum_of_products(depth, share, end) / raw_mass  # -Σ p ln p, ln p = depth - ln Σ
+    told[4] = np.log(raw_mass) - product / raw_mass  # -Σ p ln p, ln p = depth - ln Σ
     for place in range(5, 5 + 3 * count, 3):
         told[place + 1] = np.exp(told[place + 1] - raw_best) / raw_mass
 
 
 @njit(nogil=True, error_model="numpy")
-def _depths(source, size, end, depth):
-    """depth = source - its best, not below that of the dead; return the best."""
+def _best(source, size):
     whole = size // LANES * LANES
     top = splat(np.float32(-np.inf))
     for k in range(0, whole, LANES):
@@ -63,6 +62,14 @@ def _depths(source, size, end, depth):
     best = largest(top)
     for k in range(whole, size):
         best = max(best, number(source, k))
+    return best
+
+
+@njit(nogil=True, error_model="numpy")
+def _depths(source, size, end, depth):
+    """depth = source - its best, not below that of the dead; return the best."""
+    whole = size // LANES * LANES
+    best = _best(source, size)
     offset, dead = splat(-best), splat(np.float32(_DEAD))
     for k in range(0, whole, LANES):
         store(depth, k, maximum(add(load(source, k), offset), dead))
@@ -88,14 +95,24 @@ def _shares(depth, share, end):
 
 
 @njit(nogil=True, error_model="numpy")
-def _sum_of_products(depth, share, end):
-    result = 0.0
-    for block in range(0, end, _BLOCK):
-        sums = zero()
-        for k in range(block, min(block + _BLOCK, end), LANES):
-            sums = fma(load(depth, k), load(share, k), sums)
-        result += total(sums)
-    return result
+def _mass_and_product(raw, size, best):
+    """Return Σ e^depth and Σ depth × e^depth of a row, depth being raw - best."""
+    mass, product = 0.0, 0.0
+    whole = size // LANES * LANES
+    offset, dead = splat(-best), splat(np.float32(_DEAD))
+    for block in range(0, whole, _BLOCK):
+        sums, products = zero(), zero()
+        for k in range(block, min(block + _BLOCK, whole), LANES):
+            d = maximum(add(load(raw, k), offset), dead)
+            part = exp(d)
+            sums, products = add(sums, part), fma(d, part, products)
+        mass += total(sums)
+        product += total(products)
+    for k in range(whole, size):
+        d = max(np.float64(number(raw, k)) - best, _DEAD)
+        mass += np.exp(d)
+        product += d * np.exp(d)
+    return mass, product
 
 
 @njit(nogil=True, error_model="numpy")
@@ -131,18 +148,26 @@ def _rank(raw, size, value):
 def _find(depth, share, end, goal, few):
     """Return the token at which the mass, summed from the best one down, passes `goal`; equals by id."""
     low, high = np.float32(_LOWEST), np.float32(1)
-    mass_high, inside = 0.0, np.float32(end)
+    mass_low, mass_high = np.inf, 0.0
     count_low, count_high = np.float32(end), np.float32(0)
+    inside, turn = count_low, 0
     while inside > FEW_TOKENS:
         middle = (low + high) / np.float32(2)
+        if turn == 0:
+            middle = np.float32(-4)  # where the mass of most rows lies
+        elif turn % 3 and mass_low < np.inf:  # where a straight line would put it; every third time the middle
+            middle = low + (high - low) * np.float32((mass_low - goal) / (mass_low - mass_high))
         if middle <= low or middle >= high:
-            break  # nothing but equals are left
+            middle = (low + high) / np.float32(2)
+            if middle <= low or middle >= high:
+                break  # nothing but equals are left
         mass, count = _mass_above(depth, share, end, middle)
         if mass > goal:
-            low, count_low = middle, count
+            low, mass_low, count_low = middle, mass, count
         else:
             high, mass_high, count_high = middle, mass, count
         inside = count_low - count_high
+        turn += 1
     if inside > FEW_TOKENS:
         return _equal(depth, share, end, low, high, goal - mass_high)
     return _among_few(depth, share, end, low, high, goal - mass_high, few)

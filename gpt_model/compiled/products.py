@@ -50,7 +50,10 @@ def _unpack(w, scales, at, width, first, last, unpacked):
     """Write rows first:last of a matrix to `unpacked` as float32."""
     start = at + first * width
     g = start // GROUP
+    ahead = start + 4 * _AHEAD // w.itemsize
     for group in range(0, (last - first) * width, GROUP):
+        for line in range(ahead + group, ahead + group + GROUP, 64 // w.itemsize):
+            prefetch(w, line)
         for k in range(group, group + GROUP, LANES):
             value = load(w, start + k)
             if scales is not None:
@@ -120,8 +123,9 @@ def products(w, scales, at, x, columns, y, first, last, unpacked):
     """y[:columns, first:last] = x · wᵀ for rows first:last; both multiples of 4."""
     width = x.shape[1]
     tiled = columns - columns % 4
-    for block in range(first, last, ROWS):
-        end = min(block + ROWS, last)
+    step = ROWS if columns > _COLUMNS else 4  # few columns: what is unpacked is used while the memory brings the next
+    for block in range(first, last, step):
+        end = min(block + step, last)
         if tiled:
             _unpack(w, scales, at, width, block, end, unpacked)
         for side in range(0, tiled, _COLUMNS):
