@@ -1,7 +1,7 @@
 """What computes: the choice of device, precision and code for generating, and a word about why.
 
-`auto` is float32 for small models, whose weights stay in the CPU's own memory, and 16 bits for large ones, which are
-as slow as their weights are heavy: float16 on a CPU (logits to 6e-4), bfloat16 on a GPU.
+`auto` is what the weights were saved in for small models, and 16 bits for large ones, which are as slow as their
+weights are heavy: float16 on a CPU (logits to 6e-4), bfloat16 on a GPU.
 """
 
 import os
@@ -133,10 +133,8 @@ def _open_compiled(
 
     if dtype == "float16" and not HAS_FLOAT16:
         raise ConfigError("dtype = float16: this CPU cannot convert it. Use bfloat16 or int8.")
-    large = "float16" if HAS_FLOAT16 else "float32"
-    kind = cast("PackedDtype", (dtype if dtype != "auto" else "float32" if is_small(config) else large))
     torch.set_num_threads(1)  # what torch does now is small, and its waiting threads would be in the way
-    packed = _find_packed(path, config, kind, tell, or_float32=dtype == "auto")
+    packed = _pack(path, config, dtype, HAS_FLOAT16, tell)
     try:
         for entry in ("draw", "linger", packed.dtype):
             if not is_compiled(entry):
@@ -148,25 +146,29 @@ def _open_compiled(
     return OpenModel(CompiledGPT(packed, threads), own, Backend("cpu", packed.dtype, "compiled", threads))
 
 
-def _find_packed(
-    path: Path, config: ModelConfig, dtype: "PackedDtype", tell: Callable[[str], None], or_float32: bool
-) -> "PackedModel":
-    """Return the packed weights: from disk when they are heavy, in float32 when they must not lose anything."""
+def _pack(path: Path, config: ModelConfig, dtype: str, has_float16: bool, tell: Callable[[str], None]) -> "PackedModel":
+    """Return the packed weights: from disk when they are heavy."""
     from gpt_model.compiled.packed_files import load_packed, pack_to_disk
     from gpt_model.compiled.packing import RangeError, pack
 
-    if dtype != "float32" and not is_small(config):  # a small one is packed faster than found
-        if (found := load_packed(path, dtype)) is not None:
+    kind = cast("PackedDtype", dtype)
+    if dtype == "auto":
+        kind = "float16" if has_float16 and not is_small(config) else "float32"
+    if kind != "float32" and not is_small(config):  # a small one is packed faster than found
+        if (found := load_packed(path, kind)) is not None:
             return found
-        tell(f"Packing the weights as {dtype}, once for this checkpoint.")
-        if (made := pack_to_disk(path, dtype)) is not None:
+        tell(f"Packing the weights as {kind}, once for this checkpoint.")
+        if (made := pack_to_disk(path, kind)) is not None:
             return made
+    _, weights = load_weights(path)
+    if dtype == "auto" and has_float16 and all(tensor.dtype == torch.float16 for tensor in weights.values()):
+        kind = "float16"  # as they were saved: nothing is lost
     try:
-        return pack(*load_weights(path), dtype)
+        return pack(config, weights, kind)
     except RangeError:
-        if not or_float32:
+        if dtype != "auto":
             raise
-        return pack(*load_weights(path), "float32")
+        return pack(config, weights, "float32")
 
 
 def _open_in_torch(path: Path, dtype: str, threads: int, tokenizer: str | None, why: str) -> OpenModel:

@@ -12,6 +12,9 @@ HAS_FLOAT16 = bool(_FEATURES.get("f16c") or _FEATURES.get("fullfp16") or _FEATUR
 """Whether it converts float16 by itself."""
 
 
+IS_X86 = llvmlite.binding.get_default_triple().startswith("x86_64")
+
+
 def cpu_key() -> str:
     """Return what machine code depends on: homes are shared by different machines."""
     about = f"{llvmlite.__version__} {llvmlite.binding.get_host_cpu_name()} {_FEATURES.flatten()}"

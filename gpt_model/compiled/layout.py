@@ -27,7 +27,7 @@ RAW, PROCESSED, SIZE, UNIFORM, CANDIDATES, DEPTH, SHARE, FEW, TOLD, DRAW_SIZE = 
 FEW_TOKENS = 64
 """So many tokens are sorted at the end of a draw."""
 
-LINGER_TURNS = 20_000
+LINGER_TURNS = 15_000
 """Turns, of some 50 ns, that a thread stays awake for the next token: to wake it would cost a tenth of one."""
 
 LINE = 16

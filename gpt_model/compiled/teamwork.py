@@ -11,9 +11,12 @@ the number of the call in the upper half, so that a straggler from an earlier ca
 
 from typing import Any
 
+from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
+from gpt_model.compiled.cpu import IS_X86
 from gpt_model.compiled.layout import LINE
 
 _PATIENCE = 4000
@@ -50,8 +53,12 @@ def _swap_if(typing_context: Any, board: Any, index: Any, expected: Any, value: 
 
 @intrinsic
 def _pause(typing_context: Any) -> Any:
+    """Let the core's other thread have it for a moment."""
+
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        builder.fence("seq_cst")
+        if IS_X86:
+            kind = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
         return context.get_dummy_value()
 
     return types.void(), generate
