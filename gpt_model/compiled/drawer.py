@@ -5,7 +5,8 @@ from torch import Tensor
 
 from gpt_model.compiled import layout as at
 from gpt_model.compiled.layout import padded
-from gpt_model.compiled.machine_code import address, load_entry
+from gpt_model.compiled.machine_code import load_entry
+from gpt_model.compiled.memory import address, aligned_zeros
 from gpt_model.drawing import Drawn
 
 
@@ -19,7 +20,7 @@ class Drawer:
     def __init__(self, vocab_size: int) -> None:
         self._entry = load_entry("draw")
         self._uniform = np.zeros(1, np.float64)
-        self._room = [np.zeros(padded(vocab_size), np.float32) for _ in range(2)]
+        self._room = [aligned_zeros((padded(vocab_size),)) for _ in range(2)]
         self._few = np.zeros((at.FEW_TOKENS, 2), np.float64)
         self._told = np.zeros(0, np.float64)
         self._table = np.zeros(at.DRAW_SIZE, np.int64)

@@ -15,10 +15,8 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import llvmlite.binding as llvm
-import numpy as np
 import platformdirs
 
 from gpt_model.compiled.cpu import cpu_key
@@ -108,8 +106,3 @@ def _keep(made: Path, file: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
     except OSError:
         staging.unlink(missing_ok=True)
-
-
-def address(array: np.ndarray[Any, np.dtype[Any]]) -> int:
-    """Return where an array begins in memory."""
-    return int(array.__array_interface__["data"][0])

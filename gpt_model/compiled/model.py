@@ -10,7 +10,8 @@ from torch import Tensor
 from gpt_model.compiled import layout as at
 from gpt_model.compiled.drawer import Drawer
 from gpt_model.compiled.layout import attention_width, head_width, matrix_shapes, padded, vector_sizes
-from gpt_model.compiled.machine_code import address, load_entry
+from gpt_model.compiled.machine_code import load_entry
+from gpt_model.compiled.memory import address, aligned_zeros
 from gpt_model.compiled.packing import PackedModel
 from gpt_model.compiled.team import Team, clear, new_board
 from gpt_model.config import ModelConfig
@@ -28,8 +29,8 @@ class CompiledCache:
         self._config = config
         size, span = (config.n_layer, rows, config.n_head), at.span(config.block_size)
         # Memory is taken only where it is written to. Zeros, because 0 × what lies ahead must be 0.
-        self.keys = np.zeros((*size, head_width(config), span), np.float32)
-        self.values = np.zeros((*size, span, head_width(config)), np.float32)
+        self.keys = aligned_zeros((*size, head_width(config), span))
+        self.values = aligned_zeros((*size, span, head_width(config)))
         self.length = 0
         self.shared = 0
 
@@ -77,7 +78,7 @@ class CompiledGPT:
 
     def _own(self, place: int, size: tuple[int, ...]) -> None:
         """Make an array of zeros and note its address."""
-        self._kept[place] = np.zeros(size, np.float32)
+        self._kept[place] = aligned_zeros(size)
         self._point(place, self._kept[place])
 
     def _point(self, place: int, array: Numbers) -> None:

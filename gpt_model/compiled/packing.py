@@ -6,7 +6,6 @@ isolates outliers better than a scale a row; int4 keeps the head in int8. Knows 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,12 +21,12 @@ from gpt_model.compiled.layout import (
     vector_sizes,
     vocab_rows,
 )
+from gpt_model.compiled.memory import Array, joined
 from gpt_model.config import ModelConfig
 from gpt_model.errors import CheckpointError
 from gpt_model.model import GPT
 
 _MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class RangeError(CheckpointError):
@@ -68,7 +67,7 @@ def pack(config: ModelConfig, state: Mapping[str, Tensor], dtype: PackedDtype) -
     head, head_scales = _convert([_enlarge(weights["wte.weight"], vocab_rows(config), padded(config.n_embd))],
                                  "int8" if dtype == "int4" else dtype)  # fmt: skip
     matrices, scales = _convert(_matrices(config, weights), dtype)
-    vectors = torch.cat([each.reshape(-1) for each in _vectors(config, weights)]).numpy()
+    vectors = joined([each.reshape(-1).numpy() for each in _vectors(config, weights)])
     for array in (head, head_scales, matrices, scales, vectors):
         if array is not None:
             array.flags.writeable = False
@@ -183,7 +182,7 @@ def _convert(matrices: "Iterator[Tensor] | list[Tensor]", dtype: PackedDtype) ->
             packed, scale = _quantise(matrix.reshape(-1, GROUP), dtype)
             numbers.append(packed)
             scales.append(scale)
-    return np.concatenate(numbers), np.concatenate(scales) if scales else None
+    return joined(numbers), joined(scales) if scales else None
 
 
 def _quantise(groups: Tensor, dtype: PackedDtype) -> tuple[Array, Array]:

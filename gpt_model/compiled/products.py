@@ -8,7 +8,7 @@ from numba import njit
 
 from gpt_model.compiled.cpu import LANES
 from gpt_model.compiled.layout import GROUP, ROWS
-from gpt_model.compiled.simd import fma, load, multiply, number, prefetch, splat, store, totals, zero
+from gpt_model.compiled.simd import fma, load, multiply, number, prefetch, put, splat, store, totals, zero
 
 _COLUMNS = 16  # columns that stay in the nearest cache meanwhile
 _AHEAD = 3072  # bytes in each of four rows: without being asked, the memory delivers half as fast
@@ -42,7 +42,7 @@ def _row_sums(w, scales, at, x, column, y, first, last):
                 if scales is not None:
                     w0, w1, w2, w3 = multiply(w0, s0), multiply(w1, s1), multiply(w2, s2), multiply(w3, s3)
                 a0, a1, a2, a3 = fma(w0, v, a0), fma(w1, v, a1), fma(w2, v, a2), fma(w3, v, a3)
-        y[column, row], y[column, row + 1], y[column, row + 2], y[column, row + 3] = totals(a0, a1, a2, a3)
+        _store_totals(y, column * y.shape[1] + row, 1, a0, a1, a2, a3)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -80,8 +80,9 @@ def _tile_of_two(w, at, x, column, y, row):
         a2, b2 = fma(wa, v, a2), fma(wb, v, b2)
         v = load(x, x3 + k)
         a3, b3 = fma(wa, v, a3), fma(wb, v, b3)
-    _store_totals(y, column, row, a0, a1, a2, a3)
-    _store_totals(y, column, row + 1, b0, b1, b2, b3)
+    stride = y.shape[1]
+    _store_totals(y, column * stride + row, stride, a0, a1, a2, a3)
+    _store_totals(y, column * stride + row + 1, stride, b0, b1, b2, b3)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -104,15 +105,22 @@ def _tile_of_four(w, at, x, column, y, row):
         a2, b2, c2, d2 = fma(wa, v, a2), fma(wb, v, b2), fma(wc, v, c2), fma(wd, v, d2)
         v = load(x, x3 + k - at)
         a3, b3, c3, d3 = fma(wa, v, a3), fma(wb, v, b3), fma(wc, v, c3), fma(wd, v, d3)
-    _store_totals(y, column, row, a0, a1, a2, a3)
-    _store_totals(y, column, row + 1, b0, b1, b2, b3)
-    _store_totals(y, column, row + 2, c0, c1, c2, c3)
-    _store_totals(y, column, row + 3, d0, d1, d2, d3)
+    stride = y.shape[1]
+    place = column * stride + row
+    _store_totals(y, place, stride, a0, a1, a2, a3)
+    _store_totals(y, place + 1, stride, b0, b1, b2, b3)
+    _store_totals(y, place + 2, stride, c0, c1, c2, c3)
+    _store_totals(y, place + 3, stride, d0, d1, d2, d3)
 
 
 @njit(nogil=True, error_model="numpy")
-def _store_totals(y, column, row, a, b, c, d):
-    y[column, row], y[column + 1, row], y[column + 2, row], y[column + 3, row] = totals(a, b, c, d)
+def _store_totals(y, at, stride, a, b, c, d):
+    """Write four sums, `stride` apart."""
+    t0, t1, t2, t3 = totals(a, b, c, d)
+    put(y, at, t0)
+    put(y, at + stride, t1)
+    put(y, at + 2 * stride, t2)
+    put(y, at + 3 * stride, t3)
 
 
 _tile, _TILE_ROWS = (_tile_of_four, 4) if LANES == 16 else (_tile_of_two, 2)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from gpt_model.compiled.layout import LINE
-from gpt_model.compiled.machine_code import address, load_entry
+from gpt_model.compiled.machine_code import load_entry
+from gpt_model.compiled.memory import address
 
 Board = np.ndarray[Any, np.dtype[np.int64]]
 Work = Callable[[int], object]
