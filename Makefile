@@ -34,7 +34,8 @@ format: $(VENV)/dev ## rewrite the sources in the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/dev ## measure decoding and sampling on this machine
+bench: $(VENV)/dev ## measure decoding on this machine
+	$(BIN)/gpt-tui bench decode -m shakespeare-mini
 	$(BIN)/python benchmarks/decode.py
 
 clean:           ## remove what the other targets made
