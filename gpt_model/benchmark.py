@@ -19,6 +19,7 @@ from gpt_model.token_record import Token
 from samplers import Chain
 
 _BUFFER = 2**27  # float32 numbers: 512 MiB, more than the caches hold
+_SQUARE = 2048
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ class Machine:
         try:
             if self._buffer is None:
                 self._buffer = torch.ones(_BUFFER)
-            buffer, square = self._buffer, torch.ones(2048, 2048)
+            buffer, square = self._buffer, torch.ones(_SQUARE, _SQUARE)
             self._bandwidth += [4 * _BUFFER / _seconds(lambda: torch.sum(buffer)) for _ in range(3)]
-            self._matmul += [2 * 2048**3 / _seconds(lambda: torch.mm(square, square)) for _ in range(3)]
+            self._matmul += [2 * _SQUARE**3 / _seconds(lambda: torch.mm(square, square)) for _ in range(3)]
         finally:
             torch.set_num_threads(before)
 

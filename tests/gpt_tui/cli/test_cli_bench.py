@@ -1,0 +1,83 @@
+"""gpt-tui bench and eval --dtype: what they promise to print, on any model, with a tokenizer or without."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from command_lines import Cli
+
+from gpt_model import benchmark
+from gpt_model.checkpoint import save_checkpoint
+from gpt_model.config import ModelConfig
+from gpt_model.model import GPT
+
+
+@pytest.fixture(autouse=True)
+def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measuring the machine itself takes seconds and half a gigabyte; here a sliver of it does."""
+    monkeypatch.setattr(benchmark, "_BUFFER", 2**16)
+    monkeypatch.setattr(benchmark, "_SQUARE", 64)
+
+
+@pytest.fixture
+def strange(tmp_path: Path) -> Path:
+    """A checkpoint of odd shapes that brings no tokenizer."""
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "strange", GPT(ModelConfig(1, 7, 84, block_size=64, vocab_size=101)), None)
+    return tmp_path / "strange"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_decode_keeps_its_interface(cli: Cli, strange: Path, dtype: str) -> None:
+    outcome = cli(
+        "bench", "decode", "-m", strange, "--dtype", dtype, "--samples", 2, "--prompt-tokens", 8, "--new-tokens", 8,
+        "--threads", 1, "--rounds", 2, "--json",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    told = json.loads(outcome.out)
+    for name in ("tokens_per_second", "time_to_first_token", "bandwidth_fraction", "load_seconds", "peak_rss_bytes"):
+        assert told[name] > 0, name
+    assert told["backend"] == f"cpu {dtype}, compiled, 1 thread"
+
+
+def test_decode_prefill_and_batch_read_well(cli: Cli, tiny: str) -> None:
+    few = ("-m", tiny, "--rounds", "1")
+    decode = cli("bench", "decode", *few, "--new-tokens", "4").out
+    assert "cpu float32, compiled, 1 thread" in decode
+    assert "tokens a second" in decode
+    assert "GB/s" in decode
+    prefill = json.loads(cli("bench", "prefill", *few, "--sizes", "4,1000", "--json").out)
+    assert [row["prompt_tokens"] for row in prefill["prefill"]] == [4, 64]  # no longer than the context
+    batch = cli("bench", "batch", *few, "--samples", "1,3", "--new-tokens", "4").out.splitlines()
+    assert [line.split()[0] for line in batch[-2:]] == ["1", "3"]
+
+
+def test_wrong_lists_of_numbers_are_refused(cli: Cli, tiny: str) -> None:
+    outcome = cli("bench", "prefill", "-m", tiny, "--sizes", "4,no")
+    assert outcome.code == 2
+    assert "must be whole numbers above 0" in outcome.err
+
+
+def test_load_starts_processes_of_their_own(cli: Cli, tiny: str) -> None:
+    told = json.loads(cli("bench", "load", "-m", tiny, "--rounds", "1", "--json").out)
+    assert told["first_token_seconds"] > 0
+    assert told["torch_seconds"] > 0
+
+
+def test_eval_tells_the_price_of_every_precision(cli: Cli, tiny: str) -> None:
+    Path("text.txt").write_text("To be, or not to be: that is the question.\n" * 5)
+    told = json.loads(cli("eval", tiny, "text.txt", "--dtype", "all", "--json").out)["results"]
+    assert [row["dtype"] for row in told] == ["float32", "float16", "bfloat16", "int8", "int4"]
+    exact = told[0]["perplexity"]
+    assert told[1]["perplexity"] == pytest.approx(exact, rel=1e-3)
+    assert told[3]["perplexity"] == pytest.approx(exact, rel=1e-2)
+    table = cli("eval", tiny, "text.txt", "--dtype", "float32", "--dtype", "int8").out.splitlines()
+    assert table[0].split() == ["dtype", "loss", "perplexity", "price", "bits", "per", "byte"]
+    assert "+0.000 %" in table[1]
+
+
+def test_a_dtype_that_is_none_is_refused_with_the_nearest(cli: Cli, tiny: str) -> None:
+    outcome = cli("complete", "-m", tiny, "--dtype", "int9", "a")
+    assert outcome.code == 2
+    assert "Did you mean 'int8'?" in outcome.err
