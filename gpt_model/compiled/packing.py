@@ -21,11 +21,15 @@ from gpt_model.compiled.layout import (
     vector_sizes,
     vocab_rows,
 )
-from gpt_model.compiled.memory import Array, joined
+from gpt_model.compiled.memory import Array, aligned_zeros, joined
 from gpt_model.config import ModelConfig
 from gpt_model.errors import CheckpointError
 from gpt_model.model import GPT
 
+_ELEMENTS = {
+    "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16, "int8": np.int8, "int4": np.uint8,
+}  # fmt: skip
+"""What a number is stored as; 16 bits as whole numbers, for numpy has no bfloat16."""
 _MATRICES = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
@@ -64,9 +68,10 @@ def pack(config: ModelConfig, state: Mapping[str, Tensor], dtype: PackedDtype) -
         RangeError: a weight does not fit into float16.
     """
     weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
-    head, head_scales = _convert([_enlarge(weights["wte.weight"], vocab_rows(config), padded(config.n_embd))],
-                                 "int8" if dtype == "int4" else dtype)  # fmt: skip
-    matrices, scales = _convert(_matrices(config, weights), dtype)
+    table = _enlarge(weights["wte.weight"], vocab_rows(config), padded(config.n_embd))
+    head, head_scales = _convert([table], table.numel(), "int8" if dtype == "int4" else dtype)
+    count = config.n_layer * sum(rows * columns for rows, columns in matrix_shapes(config))
+    matrices, scales = _convert(_matrices(config, weights), count, dtype)
     vectors = joined([each.reshape(-1).numpy() for each in _vectors(config, weights)])
     for array in (head, head_scales, matrices, scales, vectors):
         if array is not None:
@@ -165,24 +170,27 @@ def _shrink(config: ModelConfig, name: str, matrix: Tensor) -> Tensor:
     return _join_heads(config, matrix.T).T if name == "attn.c_proj" else matrix
 
 
-def _convert(matrices: "Iterator[Tensor] | list[Tensor]", dtype: PackedDtype) -> tuple[Array, Array | None]:
-    """Return matrices one after another as one flat array, and its scales."""
-    numbers, scales = [], []
-    for matrix in matrices:
-        if dtype == "float32":
-            numbers.append(matrix.reshape(-1).numpy())
-        elif dtype == "float16":
-            half = matrix.reshape(-1).half()
-            if not torch.isfinite(half).all():
-                raise RangeError("The weights are too large for float16. Choose another dtype: bfloat16 or float32.")
-            numbers.append(half.view(torch.int16).numpy())
-        elif dtype == "bfloat16":
-            numbers.append(matrix.reshape(-1).bfloat16().view(torch.int16).numpy().view(np.uint16))
+def _convert(matrices: "Iterator[Tensor] | list[Tensor]", count: int, dtype: PackedDtype) -> tuple[Array, Array | None]:
+    """Return matrices of `count` numbers in all, one after another, as one flat array, and its scales."""
+    numbers = aligned_zeros((count // 2 if dtype == "int4" else count,), _ELEMENTS[dtype])
+    scales = aligned_zeros((count // GROUP,)) if dtype in ("int8", "int4") else None
+    at = group = 0
+    for matrix in matrices:  # one at a time, so that a large model is never there twice
+        flat = matrix.reshape(-1)
+        if scales is not None:
+            raw, scale = _quantise(flat.reshape(-1, GROUP), dtype)
+            scales[group : group + len(scale)] = scale
+            group += len(scale)
+        elif dtype == "float32":
+            raw = flat.numpy()
         else:
-            packed, scale = _quantise(matrix.reshape(-1, GROUP), dtype)
-            numbers.append(packed)
-            scales.append(scale)
-    return joined(numbers), joined(scales) if scales else None
+            short = flat.to(getattr(torch, dtype))
+            if dtype == "float16" and not torch.isfinite(short).all():
+                raise RangeError("The weights are too large for float16. Choose another dtype: bfloat16 or float32.")
+            raw = short.view(torch.int16).numpy().view(_ELEMENTS[dtype])
+        numbers[at : at + len(raw)] = raw
+        at += len(raw)
+    return numbers, scales
 
 
 def _quantise(groups: Tensor, dtype: PackedDtype) -> tuple[Array, Array]:
