@@ -136,9 +136,10 @@ def _open_compiled(
     torch.set_num_threads(1)  # what torch does now is small, and its waiting threads would be in the way
     packed = _pack(path, config, dtype, HAS_FLOAT16, tell)
     try:
-        for entry in ("draw", "linger", packed.dtype):
-            if not is_compiled(entry):
-                tell(f"Compiling for this CPU, once: {entry}.")
+        entries = ("draw", "linger", packed.dtype)
+        missing = [entry for entry in entries if not is_compiled(entry)]
+        for number, entry in enumerate(missing, start=1):
+            tell(f"Compiling for this CPU, once: {number} of {len(missing)}.")
             load_entry(entry)
     except CompileError as error:
         raise _NotCompiledError(str(error)) from error
@@ -157,7 +158,7 @@ def _pack(path: Path, config: ModelConfig, dtype: str, has_float16: bool, tell: 
     if kind != "float32" and not is_small(config):  # a small one is packed faster than found
         if (found := load_packed(path, kind)) is not None:
             return found
-        tell(f"Packing the weights as {kind}, once for this checkpoint.")
+        tell(f"Packing the weights as {kind}, once.")
         if (made := pack_to_disk(path, kind)) is not None:
             return made
     _, weights = load_weights(path)

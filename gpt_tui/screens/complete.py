@@ -70,6 +70,7 @@ class CompleteScreen(Screen[None]):
         self._edit = edit
         self._prompt = prompt or ""
         self._loaded: wire.CheckpointLoaded | None = None
+        self._told = ""  # what the engine does meanwhile
         self._awaited = ""  # the checkpoint that is on its way
         self._dead = False
         self._composed = False
@@ -115,7 +116,9 @@ class CompleteScreen(Screen[None]):
 
     def prefill(self, text: str) -> None:
         """Put a text into the prompt, as a pipe into the program does."""
-        self.query_one(PromptInput).text = text
+        prompt = self.query_one(PromptInput)
+        prompt.text = text
+        prompt.move_cursor(prompt.document.end)
 
     # --- what the engine says
 
@@ -138,11 +141,11 @@ class CompleteScreen(Screen[None]):
         elif isinstance(event, wire.CheckpointLoaded):
             if self._loaded and (self._loaded.path, self._loaded.tokenizer) != (event.path, event.tokenizer):
                 completion.document.ids = None  # the text is another model's now; its ids mean nothing to this one
-            self._loaded, self._awaited, self._dead = event, "", False
+            self._loaded, self._awaited, self._told, self._dead = event, "", "", False
             if event.note:
                 self.notify(event.note, severity="warning", markup=False, timeout=10)
         elif isinstance(event, wire.EngineTold):
-            self.notify(event.message, markup=False, timeout=8)
+            self._told = event.message
         elif isinstance(event, wire.EngineStarted):
             self._dead = False
         elif isinstance(event, wire.EngineFailed):
@@ -162,7 +165,7 @@ class CompleteScreen(Screen[None]):
 
     def show_loading(self, name: str) -> None:
         """Say that a checkpoint is on its way."""
-        self._awaited = name or "the newest checkpoint"
+        self._awaited, self._told = name or "the newest checkpoint", ""
         self._show_state()
 
     # --- what the person does
@@ -327,7 +330,8 @@ class CompleteScreen(Screen[None]):
         elif completion.streaming:
             header.state, header.mood = "writing", "live"
         else:
-            state = f"loading {self._awaited}" if self._awaited else "ready" if loaded else "no model · ^O opens one"
+            waiting = self._told or f"loading {self._awaited}"
+            state = waiting if self._awaited else "ready" if loaded else "no model · ^O opens one"
             header.state, header.mood = state, "live" if loaded and not self._awaited else "state"
         self.query_one(StatusLine).set_segments(*completion.numbers(loaded.block_size if loaded else None))
         if (keys := (completion.streaming, self._dead)) != self._offered:
