@@ -126,7 +126,7 @@ def _open_compiled(
         raise _NotCompiledError("NUMBA_DISABLE_JIT is set")
     try:
         from gpt_model.compiled.cpu import HAS_FLOAT16
-        from gpt_model.compiled.machine_code import CompileError, is_compiled, load_entry
+        from gpt_model.compiled.machine_code import CompileError, compile_missing
         from gpt_model.compiled.model import CompiledGPT
     except (ImportError, OSError) as error:
         raise _NotCompiledError(f"numba is not to be had ({error})") from error
@@ -136,11 +136,7 @@ def _open_compiled(
     torch.set_num_threads(1)  # what torch does now is small, and its waiting threads would be in the way
     packed = _pack(path, config, dtype, HAS_FLOAT16, tell)
     try:
-        entries = ("draw", "linger", packed.dtype)
-        missing = [entry for entry in entries if not is_compiled(entry)]
-        for number, entry in enumerate(missing, start=1):
-            tell(f"Compiling for this CPU, once: {number} of {len(missing)}.")
-            load_entry(entry)
+        compile_missing((packed.dtype, "draw", "linger"), tell)
     except CompileError as error:
         raise _NotCompiledError(str(error)) from error
     own = load_tokenizer(path, config, tokenizer)

@@ -7,6 +7,7 @@ LLVM module that needs nothing of numba's at run time: nothing is allocated in i
 nothing is raised.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -157,9 +158,10 @@ def machine() -> Any:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the symbol, as one line of JSON, and the object file behind it."""
+    """Write the symbol and the code's SHA-256, as one line of JSON, and the object file behind it."""
     symbol, code = compile_entry(arguments[0])
-    Path(arguments[1]).write_bytes(json.dumps(symbol).encode() + b"\n" + code)
+    about = json.dumps([symbol, hashlib.sha256(code).hexdigest()])
+    Path(arguments[1]).write_bytes(about.encode() + b"\n" + code)
     return 0
 
 

@@ -13,7 +13,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -23,6 +25,7 @@ from gpt_model.compiled.cpu import cpu_key
 from gpt_model.errors import GptError
 
 _KEPT = 4
+_LINKING = threading.Lock()
 Entry = Callable[[int, int], None]
 """Called with the address of a table (layout.py) and the number of the thread; it lets other threads run meanwhile."""
 
@@ -31,9 +34,17 @@ class CompileError(GptError):
     """The code could not be compiled here."""
 
 
-def is_compiled(name: str) -> bool:
-    """Return whether an entry's code is in the cache."""
-    return (_directory() / f"{name}.o").is_file()
+def compile_missing(names: Sequence[str], tell: Callable[[str], None]) -> None:
+    """Compile the entries that the cache lacks, beside each other.
+
+    Raises:
+        CompileError: numba is missing or does not work here.
+    """
+    missing = [name for name in names if _read(name) is None]
+    if missing:
+        tell("Compiling for this CPU, once.")
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(_compile, missing))
 
 
 @functools.cache
@@ -43,28 +54,42 @@ def load_entry(name: str) -> Entry:
     Raises:
         CompileError: numba is missing or does not work here.
     """
-    file = _directory() / f"{name}.o"
-    if file.is_file():
-        return _link(file.read_bytes())
+    code = _read(name) or _compile(name)
+    with _LINKING:
+        return _link(*code)
+
+
+def _read(name: str) -> tuple[str, bytes] | None:
+    """Return the symbol and the object file of an entry from the cache; None when it is not there, or damaged."""
+    try:
+        about, _, code = (_directory() / f"{name}.o").read_bytes().partition(b"\n")
+        symbol, digest = json.loads(about)
+    except (OSError, ValueError):
+        return None
+    return (symbol, code) if hashlib.sha256(code).hexdigest() == digest else None
+
+
+@functools.cache
+def _compile(name: str) -> tuple[str, bytes]:
     if importlib.util.find_spec("numba") is None:
         raise CompileError("numba is not installed")
     with tempfile.TemporaryDirectory(prefix="gpt-tui-") as room:
-        made = Path(room) / file.name
+        made = Path(room) / name
         command = [sys.executable, "-m", "gpt_model.compiled.entry", name, str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not made.is_file():
             why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise CompileError(f"numba does not work here ({why})")
-        _keep(made, file)
-        return _link(made.read_bytes())
+        _keep(made, _directory() / f"{name}.o")
+        about, _, code = made.read_bytes().partition(b"\n")
+        return json.loads(about)[0], code
 
 
-def _link(data: bytes) -> Entry:
-    name, _, code = data.partition(b"\n")
+def _link(symbol: str, code: bytes) -> Entry:
     engine = _engine()
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    address = engine.get_function_address(json.loads(name))
+    address = engine.get_function_address(symbol)
     # numba's own calling convention: where the result goes, where an error's description goes, the arguments
     native = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)
 

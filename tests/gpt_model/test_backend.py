@@ -27,13 +27,19 @@ def checkpoint(tmp_path: Path, tiny_model: GPT, byte_tokenizer: Tokenizer) -> Pa
     return tmp_path / "c"
 
 
+def forget_compiled() -> None:
+    """Let the next model look for its code again."""
+    machine_code.load_entry.cache_clear()
+    machine_code._compile.cache_clear()
+
+
 @pytest.fixture
 def without_numba(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine on which numba was never installed."""
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "numba" else found(name))
     monkeypatch.setattr(machine_code, "_directory", lambda: tmp_path / "nothing-compiled")
-    machine_code.load_entry.cache_clear()
+    forget_compiled()
 
 
 def ids_written(opened: backend.OpenModel) -> list[int]:
@@ -55,7 +61,7 @@ def test_without_numba_torch_writes_the_same_tokens_and_the_reason_is_told(
     opened = open_model(checkpoint, "cpu", dtype)
     assert opened.backend.name.startswith("torch")
     assert "numba is not installed" in opened.backend.note
-    machine_code.load_entry.cache_clear()
+    forget_compiled()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -77,9 +83,9 @@ def test_numba_that_does_not_work_is_a_note_and_no_end(
     (tmp_path / "broken" / "numba" / "__init__.py").write_text("raise ImportError('made for another numpy')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"))
     monkeypatch.setattr(machine_code, "_directory", lambda: tmp_path / "nothing-compiled")
-    machine_code.load_entry.cache_clear()
+    forget_compiled()
     opened = open_model(checkpoint, "cpu")
-    machine_code.load_entry.cache_clear()
+    forget_compiled()
     assert opened.backend.name == "torch"
     assert "made for another numpy" in opened.backend.note
 
@@ -131,3 +137,18 @@ def test_wishes_that_cannot_be_are_refused(checkpoint: Path) -> None:
 def test_scoring_in_float32_is_torchs(checkpoint: Path) -> None:
     assert open_scorer(checkpoint, "cpu").backend.name == "torch"
     assert open_scorer(checkpoint, "cpu", "int8").backend.name == "compiled"
+
+
+def test_damaged_machine_code_is_compiled_again(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine_code, "_directory", lambda: tmp_path / "code")
+    forget_compiled()
+    written = ids_written(open_model(checkpoint, "cpu"))
+    file = tmp_path / "code" / "float32.o"
+    file.write_bytes(file.read_bytes()[:-100])
+    forget_compiled()
+    told: list[str] = []
+    assert ids_written(open_model(checkpoint, "cpu", tell=told.append)) == written
+    assert told == ["Compiling for this CPU, once."]
+    forget_compiled()
