@@ -20,6 +20,7 @@ from numba import carray, njit, types
 from gpt_model.compiled import layout as at
 from gpt_model.compiled.decode_step import Crew, Scratch, Shape, Weights, forward
 from gpt_model.compiled.draw_row import draw_row
+from gpt_model.compiled.integer_products import Columns, Unit
 from gpt_model.compiled.simd import pointer
 from gpt_model.compiled.teamwork import linger
 
@@ -51,6 +52,39 @@ def _matrix(address, rows, columns):
 
 
 @njit(nogil=True, error_model="numpy")
+def _no_columns(numbers, t, whole, scales, planes):
+    return Columns(numbers, None, None, None)
+
+
+@njit(nogil=True, error_model="numpy")
+def _whole_columns(numbers, t, whole, scales, planes):
+    columns, width = numbers.shape
+    return Columns(
+        numbers,
+        carray(pointer(t[whole]), (columns, width), np.int16),
+        _matrix(t[scales], columns, width // at.GROUP),
+        carray(pointer(t[planes]), (1,), np.uint8),
+    )
+
+
+@njit(nogil=True, error_model="numpy")
+def _no_unit(t, thread, unpacked):
+    return None
+
+
+@njit(nogil=True, error_model="numpy")
+def _unit(t, thread, unpacked):
+    sums = t[at.UNIT_ROOM] + thread * at.UNIT_SIZE
+    return Unit(
+        t[at.MATRIX_UNIT] != 0,
+        carray(pointer(sums), (1,), np.int32),
+        _numbers(sums + 4 * at.SIDE * at.SIDE * 4),
+        carray(pointer(sums + at.UNIT_SIZE - 64), (64,), np.uint8),
+        carray(pointer(unpacked), (1,), np.int8),
+    )
+
+
+@njit(nogil=True, error_model="numpy")
 def _shape(t):
     epsilon = _numbers(t[at.EPSILON])[0]
     return Shape(
@@ -60,25 +94,28 @@ def _shape(t):
 
 
 @njit(nogil=True, error_model="numpy")
-def _scratch(t, thread):
+def _scratch(t, thread, inputs, unit):
     columns, width = t[at.COLUMNS], t[at.WIDTH]
     widest = max(width, t[at.ATTENTION], t[at.INNER])
+    unpacked = t[at.UNPACKED] + thread * at.ROWS * widest * 4
     return Scratch(
         _matrix(t[at.HIDDEN], columns, width),
-        _matrix(t[at.NORMED], columns, width),
+        inputs(_matrix(t[at.NORMED], columns, width), t, at.NORMED_WHOLE, at.NORMED_SCALES, at.NORMED_PLANES),
         _matrix(t[at.QKV], columns, 3 * t[at.ATTENTION]),
-        _matrix(t[at.MIXED], columns, t[at.ATTENTION]),
-        _matrix(t[at.INNER_OUT], columns, t[at.INNER]),
+        inputs(_matrix(t[at.MIXED], columns, t[at.ATTENTION]), t, at.MIXED_WHOLE, at.MIXED_SCALES, at.MIXED_PLANES),
+        inputs(_matrix(t[at.INNER_OUT], columns, t[at.INNER]), t, at.INNER_WHOLE, at.INNER_SCALES, at.INNER_PLANES),
         _matrix(t[at.OUT], columns, width),
-        _numbers(t[at.UNPACKED] + thread * at.ROWS * widest * 4),
+        _numbers(unpacked),
         _matrix(t[at.SCORES] + thread * 4 * t[at.SPAN] * 4, 4, t[at.SPAN]),
+        unit(t, thread, unpacked),
     )
 
 
 def _forward(dtype: str) -> Any:
     head = _ELEMENTS["int8" if dtype == "int4" else dtype]
     body = _ELEMENTS[dtype]
-    scales = _group_scales if dtype in ("int8", "int4") else _no_scales
+    integer = dtype in ("int8", "int4")
+    scales, inputs, unit = (_group_scales, _whole_columns, _unit) if integer else (_no_scales, _no_columns, _no_unit)
 
     @njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
     def entry(address, thread):
@@ -94,12 +131,14 @@ def _forward(dtype: str) -> Any:
             carray(pointer(t[at.MATRIX_AT]), (layers, 4), np.int64),
             carray(pointer(t[at.VECTOR_AT]), (layers + 1, 8), np.int64),
         )
-        keys = carray(pointer(t[at.KEYS]), (layers, slots, heads, t[at.HEAD_WIDTH], t[at.SPAN]), np.float32)
+        keys = carray(
+            pointer(t[at.KEYS]), (layers, slots, heads, t[at.SPAN] // at.BLOCK, t[at.HEAD_WIDTH], at.BLOCK), np.float32
+        )
         values = carray(pointer(t[at.VALUES]), (layers, slots, heads, t[at.SPAN], t[at.HEAD_WIDTH]), np.float32)
         ids = carray(pointer(t[at.IDS]), (t[at.IDS_ROWS], t[at.IDS_LENGTH]), np.int64)
         logits = _matrix(t[at.LOGITS], ids.size, t[at.VOCAB_ROWS])
         forward(
-            crew, _shape(t), weights, _scratch(t, thread), keys, values, ids, t[at.FIRST_ROW], t[at.PAST],
+            crew, _shape(t), weights, _scratch(t, thread, inputs, unit), keys, values, ids, t[at.FIRST_ROW], t[at.PAST],
             t[at.SHARED], logits, t[at.LAST_ONLY] != 0,
         )  # fmt: skip
 
@@ -152,7 +191,7 @@ def compile_entry(name: str) -> tuple[str, bytes]:
 
 def machine() -> Any:
     """Return LLVM's picture of this CPU."""
-    features = llvm.get_host_cpu_features().flatten()
+    features = llvm.get_host_cpu_features().flatten() + ",+fast-dpwssd"
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=3, jit=True)
 

@@ -8,19 +8,29 @@ PackedDtype = Literal["float32", "float16", "bfloat16", "int8", "int4"]
 PACKED_DTYPES: tuple[PackedDtype, ...] = get_args(PackedDtype)
 
 GROUP = 64
-"""Weights that share a scale, and the multiple to which widths are padded."""
+"""Numbers that share a scale, and the multiple to which widths are padded."""
 ROWS = 32
-"""Rows of a matrix that are unpacked at a time."""
+"""Rows of a matrix that are multiplied at a time."""
+BLOCK = 16
+"""Positions of a cache whose keys lie together."""
+QUAD = 4
+"""Neighbouring inputs that lie together in a block of integer rows."""
+SIDE = 16
+"""Columns that the matrix unit takes at a time."""
 _HEAD_MULTIPLE = 32  # two vectors at least
+UNIT_SIZE = 4 * SIDE * SIDE * 4 + SIDE * ROWS * 4 + 64
+"""Bytes that a thread needs for the matrix unit: sums, results, and its configuration."""
 
 # A call is a table of whole numbers, each in its place: sizes, and the addresses of arrays.
 (
     N_LAYER, N_HEAD, N_EMBD, WIDTH, HEAD, HEAD_WIDTH, ATTENTION, INNER, VOCAB_ROWS, SPAN, EPSILON,
     TABLE, TABLE_SCALES, MATRICES, SCALES, VECTORS, MATRIX_AT, VECTOR_AT,
     THREADS, BOARD, HIDDEN, NORMED, QKV, MIXED, INNER_OUT, OUT, UNPACKED, SCORES,
+    NORMED_WHOLE, NORMED_SCALES, NORMED_PLANES, MIXED_WHOLE, MIXED_SCALES, MIXED_PLANES,
+    INNER_WHOLE, INNER_SCALES, INNER_PLANES, MATRIX_UNIT, UNIT_ROOM,
     CALL, COLUMNS, KEYS, VALUES, SLOTS, IDS, IDS_ROWS, IDS_LENGTH, FIRST_ROW, PAST, SHARED, LOGITS, LAST_ONLY,
     CALL_SIZE,
-) = range(42)  # fmt: skip
+) = range(53)  # fmt: skip
 
 # So is the draw of one row.
 RAW, PROCESSED, SIZE, UNIFORM, CANDIDATES, DEPTH, SHARE, FEW, TOLD, DRAW_SIZE = range(10)
@@ -36,7 +46,7 @@ LINE = 16
 
 def vocab_rows(config: ModelConfig) -> int:
     """Return the padded rows of the embedding."""
-    return padded(config.vocab_size, 4)
+    return padded(config.vocab_size, ROWS)
 
 
 def phases(n_layer: int) -> int:
@@ -45,8 +55,8 @@ def phases(n_layer: int) -> int:
 
 
 def span(block_size: int) -> int:
-    """Return the positions of a cache's row: loops run over the context's end, and a power of two crowds one set."""
-    return padded(block_size) + 80
+    """Return the positions of a cache's row: loops run over the context's end."""
+    return padded(block_size) + 4 * BLOCK
 
 
 def widest(config: ModelConfig) -> int:

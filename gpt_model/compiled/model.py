@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gpt_model.compiled import layout as at
+from gpt_model.compiled.cpu import may_use_matrix_unit
 from gpt_model.compiled.drawer import Drawer
 from gpt_model.compiled.layout import attention_width, head_width, matrix_shapes, padded, vector_sizes
 from gpt_model.compiled.machine_code import load_entry
@@ -23,13 +24,13 @@ Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
 class CompiledCache:
-    """Keys and values of rows that begin alike: what stands before `shared` is stored once."""
+    """Keys and values of rows that begin alike: what stands before `shared` is stored once; attention.py has the order."""
 
     def __init__(self, config: ModelConfig, rows: int) -> None:
         self._config = config
         size, span = (config.n_layer, rows, config.n_head), at.span(config.block_size)
         # Memory is taken only where it is written to. Zeros, because 0 × what lies ahead must be 0.
-        self.keys = aligned_zeros((*size, head_width(config), span))
+        self.keys = aligned_zeros((*size, span // at.BLOCK, head_width(config), at.BLOCK))
         self.values = aligned_zeros((*size, span, head_width(config)))
         self.length = 0
         self.shared = 0
@@ -47,9 +48,13 @@ class CompiledCache:
     def expand(self, batch_size: int) -> "CompiledCache":
         """Return a cache in which the one sequence of this one begins `batch_size` sequences."""
         wide = CompiledCache(self._config, batch_size)
-        wide.keys[:, 0, :, :, : self.length] = self.keys[:, 0, :, :, : self.length]
-        wide.values[:, 0, :, : self.length] = self.values[:, 0, :, : self.length]
-        wide.length = wide.shared = self.length
+        blocks, shared = self.length // at.BLOCK, self.length // at.BLOCK * at.BLOCK
+        wide.keys[:, 0, :, :blocks] = self.keys[:, 0, :, :blocks]
+        wide.values[:, 0, :, :shared] = self.values[:, 0, :, :shared]
+        # the block that is not yet full is each row's own
+        wide.keys[:, :, :, blocks] = self.keys[:, :1, :, blocks]
+        wide.values[:, :, :, shared : self.length] = self.values[:, :1, :, shared : self.length]
+        wide.length, wide.shared = self.length, shared
         return wide
 
 
@@ -73,12 +78,13 @@ class CompiledGPT:
         self._table = _table(packed, self._kept, threads)
         self._point(at.BOARD, self._board)
         self._own(at.UNPACKED, (threads, at.ROWS, at.widest(self.config)))
+        self._own(at.UNIT_ROOM, (threads, at.UNIT_SIZE), np.uint8)
         self._own(at.SCORES, (threads, 4, at.span(self.config.block_size)))
         self._columns = 0
 
-    def _own(self, place: int, size: tuple[int, ...]) -> None:
+    def _own(self, place: int, size: tuple[int, ...], kind: type[np.generic] = np.float32) -> None:
         """Make an array of zeros and note its address."""
-        self._kept[place] = aligned_zeros(size)
+        self._kept[place] = aligned_zeros(size, kind)
         self._point(place, self._kept[place])
 
     def _point(self, place: int, array: Numbers) -> None:
@@ -138,6 +144,7 @@ class CompiledGPT:
             (at.SLOTS, cache.rows), (at.IDS, address(ids)), (at.IDS_ROWS, ids.shape[0]),
             (at.IDS_LENGTH, ids.shape[1]), (at.FIRST_ROW, row), (at.PAST, past), (at.SHARED, cache.shared),
             (at.LOGITS, address(logits)), (at.LAST_ONLY, last_only),
+            (at.MATRIX_UNIT, ids.size > 1 and may_use_matrix_unit()),
         ):  # fmt: skip
             table[place] = value
         entry, start, alive = self._entry, address(table), (table, ids, logits, cache, self._kept, self._board)
@@ -151,13 +158,18 @@ class CompiledGPT:
         """Have numbers in passing for so many columns; the padding of each must be zero."""
         if columns <= self._columns:
             return
-        self._columns = min(_COLUMNS, max(2 * columns, 4))
+        self._columns = min(_COLUMNS, padded(2 * columns, at.SIDE))
         width, attention, inner = padded(self.config.n_embd), attention_width(self.config), padded(self.config.inner)
         for place, size in (
             (at.HIDDEN, width), (at.NORMED, width), (at.QKV, 3 * attention), (at.MIXED, attention),
             (at.INNER_OUT, inner), (at.OUT, width),
         ):  # fmt: skip
             self._own(place, (self._columns, size))
+        if self.packed.scales is not None:
+            for first, size in ((at.NORMED_WHOLE, width), (at.MIXED_WHOLE, attention), (at.INNER_WHOLE, inner)):
+                self._own(first, (self._columns, size), np.int16)
+                self._own(first + 1, (self._columns, size // at.GROUP))
+                self._own(first + 2, (2, self._columns, size), np.uint8)
         self._table[at.COLUMNS] = self._columns
 
 

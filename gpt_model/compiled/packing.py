@@ -1,7 +1,8 @@
 """Packed weights: a GPT's numbers in the order and precision in which the compiled decode step reads them.
 
-Weight-only: activations stay float32. int8 and int4 share a float32 scale in groups of 64 along the input, which
-isolates outliers better than a scale a row; int4 keeps the head in int8. Knows no file; packed_files.py does.
+int8 and int4 share a float32 scale in groups of 64 along the input, which isolates outliers better than a scale a row;
+int4 keeps the head in int8. They lie in blocks of 32 rows, four inputs after four, as integer_tile.py reads them;
+other precisions lie row by row. Knows no file; packed_files.py does.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from gpt_model.compiled.layout import (
     GROUP,
+    QUAD,
+    ROWS,
     PackedDtype,
     attention_width,
     head_width,
@@ -85,15 +88,18 @@ def unpack(packed: PackedModel) -> GPT:
     with torch.device("meta"):
         model = GPT(config)
     width = padded(config.n_embd)
-    wide = _restore(packed.head, packed.head_scales, "int8" if packed.dtype == "int4" else packed.dtype)
-    state = {"wte.weight": wide.reshape(-1, width)[: config.vocab_size, : config.n_embd]}
-    flat, at = _restore(packed.matrices, packed.scales, packed.dtype), 0
+    head_dtype: PackedDtype = "int8" if packed.dtype == "int4" else packed.dtype
+    wide = _restore(packed.head, packed.head_scales, (vocab_rows(config), width), head_dtype)
+    state = {"wte.weight": wide[: config.vocab_size, : config.n_embd]}
+    at = 0
     vectors = torch.from_numpy(packed.vectors.copy())
     state["wpe.weight"] = vectors[: config.block_size * width].reshape(-1, width)[:, : config.n_embd]
     vector_at = config.block_size * width
     for layer in range(config.n_layer):
         for name, (rows, columns) in zip(_MATRICES, matrix_shapes(config), strict=True):
-            matrix = flat[at : at + rows * columns].reshape(rows, columns)
+            begin, end = (place // (2 if packed.dtype == "int4" else 1) for place in (at, at + rows * columns))
+            scales = None if packed.scales is None else packed.scales[at // GROUP : (at + rows * columns) // GROUP]
+            matrix = _restore(packed.matrices[begin:end], scales, (rows, columns), packed.dtype)
             at += rows * columns
             state[f"h.{layer}.{name}.weight"] = _shrink(config, name, matrix)
         for name, size in zip(_VECTORS, vector_sizes(config), strict=True):
@@ -178,7 +184,8 @@ def _convert(matrices: "Iterator[Tensor] | list[Tensor]", count: int, dtype: Pac
     for matrix in matrices:  # one at a time, so that a large model is never there twice
         flat = matrix.reshape(-1)
         if scales is not None:
-            raw, scale = _quantise(flat.reshape(-1, GROUP), dtype)
+            levels, scale = _quantise(flat.reshape(-1, GROUP), dtype)
+            raw, scale = _interleave(levels.reshape(matrix.shape), scale.reshape(len(matrix), -1), dtype)
             scales[group : group + len(scale)] = scale
             group += len(scale)
         elif dtype == "float32":
@@ -193,33 +200,49 @@ def _convert(matrices: "Iterator[Tensor] | list[Tensor]", count: int, dtype: Pac
     return numbers, scales
 
 
-def _quantise(groups: Tensor, dtype: PackedDtype) -> tuple[Array, Array]:
-    """Return groups (N, 64) as whole numbers, and their scales.
+def _quantise(groups: Tensor, dtype: PackedDtype) -> tuple[Tensor, Tensor]:
+    """Return groups (N, 64) as whole numbers (N, 64) int8, and their scales (N,).
 
     int8: the largest magnitude is ±127. int4: the largest is -8, so that all sixteen values are used, as in ggml's
-    Q4_0; a byte holds number k in its low half and number k + 32 in its high half.
+    Q4_0.
     """
     if dtype == "int8":
         scale = groups.abs().amax(dim=1) / 127
-        levels = (groups / scale.clamp(min=1e-30)[:, None]).round()
-        return levels.to(torch.int8).reshape(-1).numpy(), scale.numpy()
-    extreme = groups.gather(1, groups.abs().argmax(dim=1, keepdim=True))[:, 0]
-    scale = extreme / -8
+        return (groups / scale.clamp(min=1e-30)[:, None]).round().to(torch.int8), scale
+    scale = groups.gather(1, groups.abs().argmax(dim=1, keepdim=True))[:, 0] / -8
     safe = torch.where(scale == 0, torch.ones_like(scale), scale)
-    levels = (groups / safe[:, None]).round().clamp(-8, 7).to(torch.int16) + 8
-    nibbles = levels[:, :32] | levels[:, 32:] << 4
-    return nibbles.to(torch.uint8).reshape(-1).numpy(), scale.numpy()
+    return (groups / safe[:, None]).round().clamp(-8, 7).to(torch.int8), scale
 
 
-def _restore(numbers: Array, scales: Array | None, dtype: PackedDtype) -> Tensor:
-    """Return the flat float32 weights that packed numbers stand for."""
+def _interleave(levels: Tensor, scales: Tensor, dtype: PackedDtype) -> tuple[Array, Array]:
+    """Return numbers (rows, inputs) and scales (rows, groups), flat, as integer_tile.py reads them.
+
+    A block of 32 rows lies quad of inputs by quad of inputs, each quad row by row; its scales group by group. Of two
+    quads, int4 puts the first into the low halves of 128 bytes and the second into the high halves; it is read as 16
+    times the number, so its scale is a sixteenth.
+    """
+    rows, inputs = levels.shape
+    quads = levels.reshape(rows // ROWS, ROWS, inputs // QUAD, QUAD).transpose(1, 2)  # (blocks, quads, 32, 4)
+    scales = scales.reshape(rows // ROWS, ROWS, -1).transpose(1, 2)
+    if dtype == "int8":
+        return quads.reshape(-1).numpy(), scales.reshape(-1).numpy()
+    both = quads.reshape(-1, 2, QUAD * ROWS)
+    nibbles = (both[:, 0] & 15) | (both[:, 1] << 4)
+    return nibbles.reshape(-1).numpy().view(np.uint8), (scales / 16).reshape(-1).numpy()
+
+
+def _restore(numbers: Array, scales: Array | None, shape: tuple[int, int], dtype: PackedDtype) -> Tensor:
+    """Return the float32 matrix (rows, inputs) that packed numbers stand for."""
     raw = torch.from_numpy(numbers.copy() if dtype != "bfloat16" else numbers.view(np.int16).copy())
     if dtype == "float32":
-        return raw
+        return raw.reshape(shape)
     if dtype in ("float16", "bfloat16"):
-        return raw.view(getattr(torch, dtype)).float()
+        return raw.view(getattr(torch, dtype)).float().reshape(shape)
     if dtype == "int4":
-        halves = raw.reshape(-1, 32)
-        raw = torch.cat([halves & 15, halves >> 4], dim=1).to(torch.int16) - 8
+        nibbles = raw.view(torch.int8).reshape(-1, 1, QUAD * ROWS)
+        raw = torch.cat([(nibbles << 4), (nibbles >> 4) << 4], dim=1)
     assert scales is not None
-    return (raw.reshape(-1, GROUP).float() * torch.from_numpy(scales.copy())[:, None]).reshape(-1)
+    rows, inputs = shape
+    levels = raw.reshape(rows // ROWS, inputs // QUAD, ROWS, QUAD).transpose(1, 2).reshape(rows, -1, GROUP)
+    factors = torch.from_numpy(scales.copy()).reshape(rows // ROWS, -1, ROWS).transpose(1, 2).reshape(rows, -1, 1)
+    return (levels.float() * factors).reshape(shape)

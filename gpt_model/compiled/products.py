@@ -1,4 +1,4 @@
-"""Matrix products of packed weights and float32 columns, compiled.
+"""Matrix products of float32 or 16-bit weights and float32 columns, compiled; integer_products.py has the others.
 
 A matrix is read once, in the order in which it lies, and made float32 in registers. Every output is summed in one
 order, whatever the number of columns: one column or many give the same bits.
@@ -8,14 +8,14 @@ from numba import njit
 
 from gpt_model.compiled.cpu import LANES
 from gpt_model.compiled.layout import GROUP, ROWS
-from gpt_model.compiled.simd import fma, load, multiply, number, prefetch, put, splat, store, totals, zero
+from gpt_model.compiled.simd import fma, load, prefetch, put, store, totals, zero
 
 _COLUMNS = 16  # columns that stay in the nearest cache meanwhile
 _AHEAD = 3072  # bytes in each of four rows: without being asked, the memory delivers half as fast
 
 
 @njit(nogil=True, error_model="numpy")
-def _row_sums(w, scales, at, x, column, y, first, last):
+def _row_sums(w, at, x, column, y, first, last):
     """y[column, first:last] = w · x[column], four rows at a time: the loop that reads the model from memory."""
     width = x.shape[1]
     ahead = _AHEAD // w.itemsize
@@ -23,7 +23,6 @@ def _row_sums(w, scales, at, x, column, y, first, last):
         r0 = at + row * width
         r1, r2, r3 = r0 + width, r0 + 2 * width, r0 + 3 * width
         a0, a1, a2, a3 = zero(), zero(), zero(), zero()
-        g0, step = r0 // GROUP, width // GROUP
         for group in range(0, width, GROUP):
             # what is asked for lies ahead in the same row, or else in the row of the next four that follows it
             skip = ahead if group + ahead < width else ahead + 3 * width
@@ -32,34 +31,23 @@ def _row_sums(w, scales, at, x, column, y, first, last):
                 prefetch(w, r1 + line)
                 prefetch(w, r2 + line)
                 prefetch(w, r3 + line)
-            if scales is not None:
-                s0, s1 = splat(number(scales, g0)), splat(number(scales, g0 + step))
-                s2, s3 = splat(number(scales, g0 + 2 * step)), splat(number(scales, g0 + 3 * step))
-                g0 += 1
             for k in range(group, group + GROUP, LANES):
                 v = load(x, column * width + k)
                 w0, w1, w2, w3 = load(w, r0 + k), load(w, r1 + k), load(w, r2 + k), load(w, r3 + k)
-                if scales is not None:
-                    w0, w1, w2, w3 = multiply(w0, s0), multiply(w1, s1), multiply(w2, s2), multiply(w3, s3)
                 a0, a1, a2, a3 = fma(w0, v, a0), fma(w1, v, a1), fma(w2, v, a2), fma(w3, v, a3)
         _store_totals(y, column * y.shape[1] + row, 1, a0, a1, a2, a3)
 
 
 @njit(nogil=True, error_model="numpy")
-def _unpack(w, scales, at, width, first, last, unpacked):
+def _unpack(w, at, width, first, last, unpacked):
     """Write rows first:last of a matrix to `unpacked` as float32."""
     start = at + first * width
-    g = start // GROUP
     ahead = start + 4 * _AHEAD // w.itemsize
     for group in range(0, (last - first) * width, GROUP):
         for line in range(ahead + group, ahead + group + GROUP, 64 // w.itemsize):
             prefetch(w, line)
         for k in range(group, group + GROUP, LANES):
-            value = load(w, start + k)
-            if scales is not None:
-                value = multiply(value, splat(number(scales, g)))
-            store(unpacked, k, value)
-        g += 1
+            store(unpacked, k, load(w, start + k))
 
 
 @njit(nogil=True, error_model="numpy")
@@ -127,7 +115,7 @@ _tile, _TILE_ROWS = (_tile_of_four, 4) if LANES == 16 else (_tile_of_two, 2)
 
 
 @njit(nogil=True, error_model="numpy")
-def products(w, scales, at, x, columns, y, first, last, unpacked):
+def products(w, at, x, columns, y, first, last, unpacked):
     """y[:columns, first:last] = x · wᵀ for rows first:last; both multiples of 4."""
     width = x.shape[1]
     tiled = columns - columns % 4
@@ -135,10 +123,10 @@ def products(w, scales, at, x, columns, y, first, last, unpacked):
     for block in range(first, last, step):
         end = min(block + step, last)
         if tiled:
-            _unpack(w, scales, at, width, block, end, unpacked)
+            _unpack(w, at, width, block, end, unpacked)
         for side in range(0, tiled, _COLUMNS):
             for row in range(block, end, _TILE_ROWS):
                 for column in range(side, min(side + _COLUMNS, tiled), 4):
                     _tile(unpacked, (row - block) * width, x, column, y, row)
         for column in range(tiled, columns):
-            _row_sums(w, scales, at, x, column, y, block, end)
+            _row_sums(w, at, x, column, y, block, end)

@@ -2,8 +2,7 @@
 
 Numba knows no vector registers; these few functions teach it LLVM's vector type, so that a kernel says in Python what
 each instruction does. Indices are positions in a contiguous array of any shape, unchecked. `load` makes float32 of
-whatever the array holds: float32, int8, bfloat16 as uint16 (numpy has none), float16 as int16, and four-bit numbers,
-two in a uint8.
+whatever the array holds: float32, bfloat16 as uint16 (numpy has none), float16 as int16.
 """
 
 from collections.abc import Callable
@@ -43,8 +42,6 @@ def _widen(builder: Any, raw: Any, element: Any) -> Any:
     """Return raw lanes of an array's element type as float32."""
     if element == types.float32:
         return raw
-    if element == types.int8:
-        return builder.sitofp(builder.sext(raw, _INTS), _FLOATS)
     if element == types.uint16:  # bfloat16 is the upper half of a float32
         return builder.bitcast(builder.shl(builder.zext(raw, _INTS), _all(_INTS, 16)), _FLOATS)
     if element == types.int16:
@@ -69,26 +66,10 @@ def load(typing_context: Any, array: Any, index: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         array_type, (array, index) = signature.args[0], values
         lanes = ir.VectorType(context.get_data_type(array_type.dtype), LANES)
-        if array_type.dtype == types.uint8:
-            return _nibbles(builder, _address(context, builder, array_type, array, _byte(builder, index), lanes), index)
         raw = builder.load(_address(context, builder, array_type, array, index, lanes), align=1)
         return _widen(builder, raw, array_type.dtype)
 
     return vector(array, types.intp), generate
-
-
-def _byte(builder: Any, index: Any) -> Any:
-    """Return the byte in which the four-bit number `index` stands: 64 of them lie in 32 bytes, low halves first."""
-    group = builder.lshr(index, index.type(6))
-    return builder.add(builder.shl(group, index.type(5)), builder.and_(index, index.type(31)))
-
-
-def _nibbles(builder: Any, address: Any, index: Any) -> Any:
-    """Return LANES four-bit numbers, less 8, as float32."""
-    high = builder.and_(builder.lshr(index, index.type(3)), index.type(4))  # 4 for the upper 32 of 64, else 0
-    shift = _splat(builder, builder.trunc(high, _INT32), _INTS)
-    bits = builder.lshr(builder.zext(builder.load(address, align=1), _INTS), shift)
-    return builder.sitofp(builder.sub(builder.and_(bits, _all(_INTS, 15)), _all(_INTS, 8)), _FLOATS)
 
 
 @intrinsic
@@ -132,8 +113,7 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         array_type, (array, index) = signature.args[0], values
-        place = _byte(builder, index) if array_type.dtype == types.uint8 else index
-        address = _address(context, builder, array_type, array, place, ir.IntType(8))
+        address = _address(context, builder, array_type, array, index, ir.IntType(8))
         kind = ir.FunctionType(ir.VoidType(), [address.type, _INT32, _INT32, _INT32])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         builder.call(function, [address, _INT32(0), _INT32(3), _INT32(1)])
@@ -181,6 +161,26 @@ divide = _binary("fdiv", "Return a / b.")
 def maximum(typing_context: Any, a: Any, b: Any) -> Any:
     """Return the larger of both in each lane."""
     return vector(vector, vector), lambda context, builder, signature, values: _call(builder, "maxnum", values)
+
+
+@intrinsic
+def absolute(typing_context: Any, x: Any) -> Any:
+    """Return |x|."""
+    return vector(vector), lambda context, builder, signature, values: _call(builder, "fabs", values)
+
+
+@intrinsic
+def store_whole(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write a vector to `array` (int16) from `index` on, each lane rounded to the nearest whole number."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array, index, value = values
+        lanes = ir.VectorType(ir.IntType(16), LANES)
+        whole = builder.trunc(builder.fptosi(_call(builder, "rint", [value]), _INTS), lanes)
+        builder.store(whole, _address(context, builder, signature.args[0], array, index, lanes), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
 
 
 @intrinsic
