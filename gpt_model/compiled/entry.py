@@ -18,6 +18,7 @@ import numpy as np
 from numba import carray, njit, types
 
 from gpt_model.compiled import layout as at
+from gpt_model.compiled.cpu import IS_X86
 from gpt_model.compiled.decode_step import Crew, Scratch, Shape, Weights, forward
 from gpt_model.compiled.draw_row import draw_row
 from gpt_model.compiled.integer_products import Columns, Unit
@@ -191,7 +192,8 @@ def compile_entry(name: str) -> tuple[str, bytes]:
 
 def machine() -> Any:
     """Return LLVM's picture of this CPU."""
-    features = llvm.get_host_cpu_features().flatten() + ",+fast-dpwssd"
+    # or else LLVM takes every multiply-and-add of pairs apart again
+    features = llvm.get_host_cpu_features().flatten() + (",+fast-dpwssd" if IS_X86 else "")
     target = llvm.Target.from_default_triple()
     return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features, opt=3, jit=True)
 

@@ -39,13 +39,13 @@ from gpt_model.compiled.simd import (
 )
 
 _AHEAD = 16384  # bytes: without being asked, the memory delivers half as fast
-_NEAR_ROWS = 4 * ROWS
+_NEAR_ROWS = 4 * ROWS  # rows that stay in the second cache while all columns pass
 _HIGHEST = np.float32(32767)
 _NOTHING = np.float32(1e-30)  # a group below this is written as zeros
 
 
 class Columns(NamedTuple):
-    """What a matrix is multiplied by: one column a token. All but the numbers are None where weights are no integers."""
+    """What a matrix is multiplied by: one column a token. Where weights are no integers, the numbers are all of it."""
 
     numbers: Any
     """float32 (columns, width)"""

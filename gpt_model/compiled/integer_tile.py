@@ -43,11 +43,12 @@ def _tile(columns: int) -> Any:
     ) -> Any:  # fmt: skip
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             arrays = [
-                context.make_array(kind)(context, builder, value) if isinstance(kind, types.Array) else None
+                context.make_array(kind)(context, builder, value)
                 for kind, value in zip(signature.args, values, strict=True)
+                if isinstance(kind, types.Array)
             ]
-            weights, factors, inputs, x_factors, out = (arrays[place].data for place in (0, 2, 4, 6, 8))
-            steps = [builder.extract_value(arrays[place].shape, 1) for place in (4, 6, 8)]
+            weights, factors, inputs, x_factors, out = (array.data for array in arrays)
+            steps = [builder.extract_value(array.shape, 1) for array in arrays[2:]]
             starts = (values[5], values[7], values[9])
             x_starts, x_scale_starts, y_starts = (
                 [builder.add(start, builder.mul(step, step.type(column))) for column in range(columns)]

@@ -118,7 +118,7 @@ def load_sum(typing_context: Any, sums: Any, index: Any) -> Any:
 
 @intrinsic
 def store_planes(typing_context: Any, planes: Any, index: Any, plane: Any, value: Any) -> Any:
-    """Write a vector, each lane rounded to a whole number of 16 bits, as bytes: high from `index`, low `plane` further."""
+    """Write a vector of 16-bit numbers, rounded to whole ones, as bytes: high from `index`, low `plane` further."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         planes, index, plane, value = values

@@ -24,7 +24,7 @@ Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
 class CompiledCache:
-    """Keys and values of rows that begin alike: what stands before `shared` is stored once; attention.py has the order."""
+    """Keys and values of rows that begin alike: what stands before `shared` is stored once (attention.py: how)."""
 
     def __init__(self, config: ModelConfig, rows: int) -> None:
         self._config = config

@@ -184,10 +184,10 @@ def _convert(matrices: "Iterator[Tensor] | list[Tensor]", count: int, dtype: Pac
     for matrix in matrices:  # one at a time, so that a large model is never there twice
         flat = matrix.reshape(-1)
         if scales is not None:
-            levels, scale = _quantise(flat.reshape(-1, GROUP), dtype)
-            raw, scale = _interleave(levels.reshape(matrix.shape), scale.reshape(len(matrix), -1), dtype)
-            scales[group : group + len(scale)] = scale
-            group += len(scale)
+            levels, factors = _quantise(flat.reshape(-1, GROUP), dtype)
+            raw, ordered = _interleave(levels.reshape(matrix.shape), factors.reshape(len(matrix), -1), dtype)
+            scales[group : group + len(ordered)] = ordered
+            group += len(ordered)
         elif dtype == "float32":
             raw = flat.numpy()
         else:
