@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gpt_model.errors import GenerationError
+from samplers import Rows
 
 _HEAD = 64
 """The draw looks among so many of the most likely tokens first; sorting 50,257 costs more than a small model."""
@@ -30,8 +31,8 @@ class Drawn:
     """The model's most likely tokens, best first, with their probabilities before and after the chain."""
 
 
-def draw(raw: Tensor, processed: Tensor, uniforms: list[float], candidates: int) -> list[Drawn]:
-    """Return the tokens drawn from logits (B, V) `processed` by a uniform number in [0, 1) a row.
+def draw(raw: Tensor, chosen: Rows, uniforms: list[float], candidates: int) -> list[Drawn]:
+    """Return the tokens drawn from logits (B, V) as a chain left them, by a uniform number in [0, 1) a row.
 
     By the inverse of the cumulative distribution, tokens sorted by logit, then by id: two chains that share their
     luck draw the same token unless one of them cut it or moved its share. What is told of a row leaves the device in
@@ -39,11 +40,11 @@ def draw(raw: Tensor, processed: Tensor, uniforms: list[float], candidates: int)
 
     Args:
         raw: logits (B, V) float32 before the chain.
-        processed: logits (B, V) float32 after it, at least one finite in every row.
+        chosen: what the chain made of them, at least one finite in every row.
         uniforms: B numbers.
         candidates: how many of the model's most likely tokens are told.
     """
-    vocab_size = raw.shape[1]
+    vocab_size, processed = raw.shape[1], chosen.dense
     best = raw.topk(max(min(candidates, vocab_size), 1), dim=-1)
     p = raw.softmax(dim=-1)
     likelihood = p.gather(1, best.indices)
@@ -127,17 +128,18 @@ def _draw_among_all(logits: Tensor, shares: Tensor, uniform: float) -> int:
     return int(members[order[min(place, len(members) - 1)]])
 
 
-def finite(logits: Tensor) -> Tensor:
-    """Return logits (B, V) with NaN as -inf.
+def finite(logits: Tensor) -> Rows:
+    """Return logits (B, V) with NaN as -inf, and their largest.
 
     Raises:
         GenerationError: a row has no finite number: the model is broken.
     """
-    if all(map(math.isfinite, logits.amax(dim=-1).tolist())):
-        return logits
+    best = logits.amax(dim=-1, keepdim=True)
+    if all(math.isfinite(value) for (value,) in best.tolist()):
+        return Rows(logits, top=best)
     cleaned = logits.nan_to_num(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
     if bool((cleaned.amax(dim=-1) == -math.inf).any()):
         raise GenerationError(
             "The model gives no finite number for any token: its weights are broken. Try another checkpoint."
         )
-    return cleaned
+    return Rows(cleaned)

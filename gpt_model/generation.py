@@ -115,16 +115,16 @@ class Engine:
                 rows = self._reader.widen(request.samples)
             else:
                 logits = rows.next_logits(tokens)
-            raw = finite(logits)  # (B, V)
+            model_rows = finite(logits)  # (B, V)
             if index == 0:
                 for sample in samples:
                     sample.prompt_read = sample.last = time.perf_counter()
             if live_chain is not None and (chain := live_chain()) != run.chain:
                 run.switch(chain)
-            processed = run.process(raw, tokens, len(prompt), request.account)
+            processed = run.process(model_rows, tokens, len(prompt), request.account)
             position = tokens.shape[1]
             uniforms = [keyed_uniform(sample.seed, position) for sample in samples]
-            drawn = draw_rows(raw, processed.logits, uniforms, request.candidates)
+            drawn = draw_rows(model_rows.logits, processed.rows, uniforms, request.candidates)
             for row, sample in enumerate(samples):
                 run.after(row, drawn[row].id)
                 if not sample.finished:

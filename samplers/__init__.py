@@ -7,6 +7,7 @@ from samplers.chain import Chain, format_stage
 from samplers.chain_run import ChainRun, Processed, StageAccount
 from samplers.discovery import StageEntry, load_stage, stage_entries, stage_names
 from samplers.errors import ChainError
+from samplers.rows import Rows, RowsStage
 from samplers.stage import Context, Param, Parameter, Stage, Vocabulary, build, is_off, nudged, parameters
 from samplers.uniform import keyed_uniform
 
@@ -21,6 +22,8 @@ __all__ = [
     "Param",
     "Parameter",
     "Processed",
+    "Rows",
+    "RowsStage",
     "Stage",
     "StageAccount",
     "StageEntry",

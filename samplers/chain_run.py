@@ -2,12 +2,14 @@
 
 import math
 import time
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from samplers.chain import Chain, format_stage
 from samplers.errors import ChainError
+from samplers.rows import Rows, RowsStage
 from samplers.stage import Context, Stage, Vocabulary
 from samplers.uniform import keyed_uniform
 
@@ -33,12 +35,17 @@ class StageAccount(NamedTuple):
 class Processed:
     """What came of one step of a chain."""
 
-    logits: "Tensor"
-    """(B, V) float32, with at least one finite number in every row."""
+    rows: Rows
+    """(B, V), with at least one finite number in every row."""
     accounts: tuple[tuple[StageAccount, ...], ...] = ()
     """A tuple of accounts a row, when asked for."""
     faults: tuple[str, ...] = ()
     """A sentence for each stage that was bypassed at this step."""
+
+    @property
+    def logits(self) -> "Tensor":
+        """(B, V) float32"""
+        return self.rows.dense
 
 
 class ChainRun:
@@ -70,37 +77,43 @@ class ChainRun:
         self._strikes = {stage: self._strikes.get(stage, 0) for stage in chain}
         self.chain = chain
 
-    def process(self, logits: "Tensor", tokens: "Tensor", prompt_length: int, account: bool = False) -> Processed:
+    def process(
+        self, logits: "Tensor | Rows", tokens: "Tensor", prompt_length: int, account: bool = False
+    ) -> Processed:
         """Return the logits after every stage. logits (B, V) float32, tokens (B, T) int64.
 
         A stage that raises, changes its input, empties a row, or returns NaN, +inf or another shape or type is
         bypassed for this token, and switched off after three in a row.
         """
-        rows: list[list[StageAccount]] = [[] for _ in self._seeds]
+        accounts: list[list[StageAccount]] = [[] for _ in self._seeds]
         faults = []
-        before = logits.softmax(dim=-1) if account else None
+        self._seen = [None] * len(self.chain)
+        rows = logits if isinstance(logits, Rows) else Rows(logits)
+        before = rows.dense.softmax(dim=-1) if account else None
         for place, stage in enumerate(self.chain):
             if self._strikes[stage] >= STRIKES:
                 continue
             began = time.perf_counter()
-            context = Context(tokens, prompt_length, self._uniforms(tokens.shape[1], place + 1), None, self._vocabulary)
+            uniforms = _Uniforms(self._seeds, tokens.shape[1], place + 1)
+            context = Context(tokens, prompt_length, uniforms, None, self._vocabulary)
             try:
-                result = self._call(place, stage, logits, context)
+                result = self._call(place, stage, rows, context)
             except Exception as error:  # nothing that a stage does may end the stream
                 self._strikes[stage] += 1
                 off = "; switched off" if self._strikes[stage] >= STRIKES else "; bypassed for this token"
                 faults.append(f"{format_stage(stage)}: {type(error).__name__}: {error}{off}")
                 continue
             self._strikes[stage] = 0
-            self._seen[place] = (logits, result)
-            logits = result
+            if hasattr(stage, "after"):
+                self._seen[place] = (rows.dense, result.dense)
+            rows = result
             if before is not None:
                 spent = (time.perf_counter() - began) * 1000
-                alive = logits > -math.inf  # (B, V)
+                alive = rows.dense > -math.inf  # (B, V)
                 kept, mass = alive.sum(dim=-1).tolist(), (before * alive).sum(dim=-1).tolist()
-                for row, account_rows in enumerate(rows):
-                    account_rows.append(StageAccount(format_stage(stage), kept[row], mass[row], spent))
-        return Processed(logits, tuple(map(tuple, rows)) if account else (), tuple(faults))
+                for row, mine in enumerate(accounts):
+                    mine.append(StageAccount(format_stage(stage), kept[row], mass[row], spent))
+        return Processed(rows, tuple(map(tuple, accounts)) if account else (), tuple(faults))
 
     def after(self, row: int, token: int) -> None:
         """Tell the stages with memory which token was drawn in a row."""
@@ -109,24 +122,42 @@ class ChainRun:
             if seen is not None and (step := getattr(stage, "after", None)):
                 self._memories[place][row] = step(self._memories[place][row], token, seen[0][row], seen[1][row])
 
-    def _uniforms(self, position: int, place: int) -> tuple[float, ...]:
-        return tuple(keyed_uniform(seed, position, place) for seed in self._seeds)
-
-    def _call(self, place: int, stage: Stage, logits: "Tensor", context: Context) -> "Tensor":
+    def _call(self, place: int, stage: Stage, rows: Rows, context: Context) -> Rows:
+        ours = not _foreign(stage)  # ours keep the contract: a test holds each to it, with every extreme
+        if ours and isinstance(stage, RowsStage):
+            return stage.on(rows, context)
+        logits = rows.dense
         if not hasattr(stage, "start"):
-            if not _foreign(stage):  # ours keep the contract: a test holds each to it, with every extreme
-                return stage(logits, context)
-            return _checked(stage(logits.clone(), context), logits)
-        rows = []
+            return Rows(stage(logits, context) if ours else _checked(stage(logits.clone(), context), logits))
+        results = []
         for row, memory in enumerate(self._memories[place]):
             own = replace(
                 context, tokens=context.tokens[row : row + 1], uniform=context.uniform[row : row + 1], memory=memory
             )
-            rows.append(_checked(stage(logits[row : row + 1].clone(), own), logits[row : row + 1]))
+            results.append(_checked(stage(logits[row : row + 1].clone(), own), logits[row : row + 1]))
         result = logits.clone()
-        for row, each in enumerate(rows):
+        for row, each in enumerate(results):
             result[row] = each[0]
-        return result
+        return Rows(result)
+
+
+class _Uniforms(Sequence[float]):
+    """A keyed number a row, made when it is asked for: most stages never do."""
+
+    def __init__(self, seeds: tuple[int, ...], position: int, place: int) -> None:
+        self._seeds, self._position, self._place = seeds, position, place
+
+    def __len__(self) -> int:
+        return len(self._seeds)
+
+    @typing.overload
+    def __getitem__(self, row: int) -> float: ...
+    @typing.overload
+    def __getitem__(self, row: slice) -> tuple[float, ...]: ...
+    def __getitem__(self, row: int | slice) -> float | tuple[float, ...]:
+        if isinstance(row, slice):
+            return tuple(keyed_uniform(seed, self._position, self._place) for seed in self._seeds[row])
+        return keyed_uniform(self._seeds[row], self._position, self._place)
 
 
 def _foreign(stage: Stage) -> bool:

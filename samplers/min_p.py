@@ -2,16 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
+from samplers.rows import Rows, RowsStage
 from samplers.stage import Context, Param
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
-class MinP:
+class MinP(RowsStage):
     """Keep every token at least p times as likely as the best one: z ≥ max z + ln p.
 
     Nguyen et al. 2025, "Turning Up the Heat: Min-p Sampling", arXiv 2407.01082, section 3.
@@ -22,8 +20,5 @@ class MinP:
         0.05
     )
 
-    def __call__(self, logits: "Tensor", context: Context) -> "Tensor":
-        if self.p <= 0.0:
-            return logits
-        threshold = logits.amax(dim=-1, keepdim=True) + math.log(self.p)  # (B, 1)
-        return logits.masked_fill(logits < threshold, float("-inf"))
+    def on(self, rows: Rows, context: Context) -> Rows:
+        return rows if self.p <= 0.0 else rows.keep(rows.best + math.log(self.p))

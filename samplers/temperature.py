@@ -1,17 +1,15 @@
 """Temperature."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 from samplers.greedy import Greedy
+from samplers.rows import Rows, RowsStage
 from samplers.stage import Context, Param
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Temperature:
+class Temperature(RowsStage):
     """Divide the logits by T: below 1 the likely gets likelier, above 1 the rare gets its chance; 0 is greedy.
 
     z' = z / T (Ackley, Hinton and Sejnowski 1985, "A learning algorithm for Boltzmann machines").
@@ -20,8 +18,8 @@ class Temperature:
     name: ClassVar[str] = "temperature"
     temperature: Annotated[float, Param(0.0, 5.0, 0.05, off=1.0, help="divides the logits; 0 is greedy")] = 0.8
 
-    def __call__(self, logits: "Tensor", context: Context) -> "Tensor":
+    def on(self, rows: Rows, context: Context) -> Rows:
         # Below 1e-5 the quotient leaves float32: the limit, greedy, is what is meant.
         if self.temperature < 1e-5:
-            return Greedy()(logits, context)
-        return logits / self.temperature
+            return Rows(Greedy()(rows.dense, context))
+        return rows.divide(self.temperature)

@@ -1,7 +1,7 @@
 """The draw of one row, compiled: what drawing.py does with torch, in a tenth of the time, for it sorts nothing.
 
 The inverse of the cumulative distribution needs to know what mass stands above a logit, and that is one pass over the
-row; a bisection closes in on the drawn token until a handful is left, and only they are sorted.
+row; two bounds close in on the drawn token until a handful is left, and only they are sorted.
 """
 
 import numpy as np
@@ -12,6 +12,7 @@ from gpt_model.compiled.layout import FEW_TOKENS
 from gpt_model.compiled.simd import (
     add,
     at_least,
+    divide,
     exp,
     fma,
     largest,
@@ -31,22 +32,24 @@ _BLOCK = 64 * LANES  # numbers that are summed in float32 before float64 takes o
 
 
 @njit(nogil=True, error_model="numpy")
-def draw_row(raw, processed, size, uniform, count, depth, share, few, told):
+def draw_row(raw, processed, same, cuts, size, uniform, count, share, few, told):
     """Draw a token from `processed` and tell of it.
 
-    raw, processed: (size,) float32, before and after the chain. depth, share: float32 scratch, a multiple of LANES
-    and at least `size` long; few: (64, 2) float64 scratch. told: float64: token, p before, p after, rank, entropy,
-    then for each of `count` candidates its id, p before and p after.
+    raw, processed: (size,) float32, before and after the chain, but for its last decisions, cuts (3,): what is below
+    the first is out; the rest is divided by the second; what is below the third then, is out too. same: whether both
+    are one array. share: float32 scratch, a multiple of LANES and at least `size` long; few: (64, 2) float64 scratch.
+    told: float64: token, p before, p after, rank, entropy, then for each of `count` candidates its id, p before and p
+    after.
     """
     end = (size + LANES - 1) // LANES * LANES
-    best = _depths(processed, size, end, depth)
-    mass = _shares(depth, share, end)
-    token = _find(depth, share, end, uniform * mass, few)
-    p_after = number(share, token) / mass
-    _likeliest(raw, processed, size, best, mass, count, told)
     raw_best = _best(raw, size)
+    best = (raw_best if same else _best(processed, size)) / cuts[1]
+    mass = _shares(processed, cuts, size, end, best, share)
+    token = _find(processed, cuts, best, share, end, uniform * mass, few)
+    _likeliest(raw, processed, cuts, size, best, mass, count, told)
     raw_mass, product = _mass_and_product(raw, size, raw_best)
-    told[0], told[1], told[2] = token, np.exp(np.float64(number(raw, token)) - raw_best) / raw_mass, p_after
+    told[0], told[1] = token, np.exp(np.float64(number(raw, token)) - raw_best) / raw_mass
+    told[2] = number(share, token) / mass
     told[3] = _rank(raw, size, number(raw, token))
     told[4] = np.log(raw_mass) - product / raw_mass  # -Σ p ln p, ln p = depth - ln Σ
     for place in range(5, 5 + 3 * count, 3):
@@ -66,31 +69,36 @@ def _best(source, size):
 
 
 @njit(nogil=True, error_model="numpy")
-def _depths(source, size, end, depth):
-    """depth = source - its best, not below that of the dead; return the best."""
-    whole = size // LANES * LANES
-    best = _best(source, size)
-    offset, dead = splat(-best), splat(np.float32(_DEAD))
-    for k in range(0, whole, LANES):
-        store(depth, k, maximum(add(load(source, k), offset), dead))
-    for k in range(whole, size):
-        put(depth, k, max(number(source, k) - best, np.float32(_DEAD)))
-    for k in range(size, end):
-        put(depth, k, np.float32(_DEAD))
-    return best
+def _carried_out(value, cuts):
+    """Return one logit as the cuts leave it."""
+    if value < cuts[0]:
+        return np.float32(-np.inf)
+    value /= cuts[1]
+    return value if value >= cuts[2] else np.float32(-np.inf)
 
 
 @njit(nogil=True, error_model="numpy")
-def _shares(depth, share, end):
-    """share = e^depth; return their sum."""
+def _shares(source, cuts, size, end, best, share):
+    """share = e^(source, with the cuts carried out, - best), 0 for what is out; return their sum."""
+    whole = size // LANES * LANES
+    offset, dead = splat(-best), splat(np.float32(_DEAD))
+    floor, divisor, last_floor = splat(cuts[0]), splat(cuts[1]), splat(cuts[2])
     mass = 0.0
-    for block in range(0, end, _BLOCK):
+    for block in range(0, whole, _BLOCK):
         sums = zero()
-        for k in range(block, min(block + _BLOCK, end), LANES):
-            part = exp(load(depth, k))
+        for k in range(block, min(block + _BLOCK, whole), LANES):
+            value = load(source, k)
+            divided = divide(value, divisor)
+            part = at_least(value, floor, at_least(divided, last_floor, exp(maximum(add(divided, offset), dead))))
             store(share, k, part)
             sums = add(sums, part)
         mass += total(sums)
+    for k in range(whole, size):
+        value = np.exp(_carried_out(number(source, k), cuts) - best)
+        put(share, k, value)
+        mass += value
+    for k in range(size, end):
+        put(share, k, np.float32(0))
     return mass
 
 
@@ -116,16 +124,16 @@ def _mass_and_product(raw, size, best):
 
 
 @njit(nogil=True, error_model="numpy")
-def _mass_above(depth, share, end, limit):
-    """Return the mass and the number of the tokens at `limit` or above."""
+def _mass_above(share, end, limit):
+    """Return the mass and the number of the tokens whose share is `limit` or more."""
     mass, count = 0.0, np.float32(0)
     floor, one = splat(limit), splat(np.float32(1))
     for block in range(0, end, _BLOCK):
         sums, counts = zero(), zero()
         for k in range(block, min(block + _BLOCK, end), LANES):
-            d = load(depth, k)
-            sums = add(sums, at_least(d, floor, load(share, k)))
-            counts = add(counts, at_least(d, floor, one))
+            part = load(share, k)
+            sums = add(sums, at_least(part, floor, part))
+            counts = add(counts, at_least(part, floor, one))
         mass += total(sums)
         count += total(counts)
     return mass, count
@@ -145,9 +153,13 @@ def _rank(raw, size, value):
 
 
 @njit(nogil=True, error_model="numpy")
-def _find(depth, share, end, goal, few):
-    """Return the token at which the mass, summed from the best one down, passes `goal`; equals by id."""
+def _find(source, cuts, best, share, end, goal, few):
+    """Return the token at which the mass, summed from the best one down, passes `goal`; equals by id.
+
+    Two bounds close in on its share. They are moved in nats below the best, for shares span many decades.
+    """
     low, high = np.float32(_LOWEST), np.float32(1)
+    share_low, share_high = np.exp(low), np.exp(high)
     mass_low, mass_high = np.inf, 0.0
     count_low, count_high = np.float32(end), np.float32(0)
     inside, turn = count_low, 0
@@ -157,28 +169,30 @@ def _find(depth, share, end, goal, few):
             middle = np.float32(-4)  # where the mass of most rows lies
         elif turn % 3 and mass_low < np.inf:  # where a straight line would put it; every third time the middle
             middle = low + (high - low) * np.float32((mass_low - goal) / (mass_low - mass_high))
-        if middle <= low or middle >= high:
+        limit = np.exp(middle)
+        if limit <= share_low or limit >= share_high:
             middle = (low + high) / np.float32(2)
-            if middle <= low or middle >= high:
+            limit = np.exp(middle)
+            if limit <= share_low or limit >= share_high:
                 break  # nothing but equals are left
-        mass, count = _mass_above(depth, share, end, middle)
+        mass, count = _mass_above(share, end, limit)
         if mass > goal:
-            low, mass_low, count_low = middle, mass, count
+            low, share_low, mass_low, count_low = middle, limit, mass, count
         else:
-            high, mass_high, count_high = middle, mass, count
+            high, share_high, mass_high, count_high = middle, limit, mass, count
         inside = count_low - count_high
         turn += 1
     if inside > FEW_TOKENS:
-        return _equal(depth, share, end, low, high, goal - mass_high)
-    return _among_few(depth, share, end, low, high, goal - mass_high, few)
+        return _equal(share, end, share_low, share_high, goal - mass_high)
+    return _among_few(source, cuts, share, end, share_low, share_high, goal - mass_high, few)
 
 
 @njit(nogil=True, error_model="numpy")
-def _equal(depth, share, end, low, high, goal):
+def _equal(share, end, low, high, goal):
     """Return the token of equals on which the goal falls, in the order of their ids."""
     passed, last = 0.0, 0
     for token in range(end):
-        if low <= number(depth, token) < high:
+        if low <= number(share, token) < high:
             last = token
             passed += number(share, token)
             if goal < passed:
@@ -187,17 +201,17 @@ def _equal(depth, share, end, low, high, goal):
 
 
 @njit(nogil=True, error_model="numpy")
-def _among_few(depth, share, end, low, high, goal, few):
+def _among_few(source, cuts, share, end, low, high, goal, few):
     """Return the token, of at most 64, on which the goal falls, best first, equals by id."""
     count = 0
     floor, ceiling, one, minus = splat(low), splat(high), splat(np.float32(1)), splat(np.float32(-1))
     for k in range(0, end, LANES):
-        d = load(depth, k)
-        if largest(add(at_least(d, floor, one), at_least(d, ceiling, minus))) <= 0:
+        part = load(share, k)
+        if largest(add(at_least(part, floor, one), at_least(part, ceiling, minus))) <= 0:
             continue
         for token in range(k, k + LANES):
-            value = number(depth, token)
-            if low <= value < high:
+            if low <= number(share, token) < high:
+                value = _carried_out(number(source, token), cuts)
                 place = count
                 while place > 0 and few[place - 1, 0] < value:
                     few[place, 0], few[place, 1] = few[place - 1, 0], few[place - 1, 1]
@@ -214,7 +228,7 @@ def _among_few(depth, share, end, low, high, goal, few):
 
 
 @njit(nogil=True, error_model="numpy")
-def _likeliest(raw, processed, size, best, mass, count, told):
+def _likeliest(raw, processed, cuts, size, best, mass, count, told):
     """Write the `count` highest raw logits, best first, equals by id, and what the chain left of them."""
     for place in range(count):
         told[5 + 3 * place], told[6 + 3 * place] = -1, -np.inf
@@ -236,4 +250,4 @@ def _likeliest(raw, processed, size, best, mass, count, told):
                 lowest = np.float32(told[6 + 3 * (count - 1)])
     for place in range(count):
         token = int(told[5 + 3 * place])
-        told[7 + 3 * place] = np.exp(np.float64(number(processed, token)) - best) / mass
+        told[7 + 3 * place] = np.exp(np.float64(_carried_out(number(processed, token), cuts)) - best) / mass

@@ -153,10 +153,11 @@ def _draw(address, thread):
     draw_row(
         _numbers(t[at.RAW]),
         _numbers(t[at.PROCESSED]),
+        t[at.RAW] == t[at.PROCESSED],
+        carray(pointer(t[at.CUTS]), (3,), np.float32),
         t[at.SIZE],
         carray(pointer(t[at.UNIFORM]), (1,), np.float64)[0],
         count,
-        _numbers(t[at.DEPTH]),
         _numbers(t[at.SHARE]),
         carray(pointer(t[at.FEW]), (at.FEW_TOKENS, 2), np.float64),
         carray(pointer(t[at.TOLD]), (5 + 3 * count,), np.float64),

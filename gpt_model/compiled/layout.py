@@ -33,7 +33,7 @@ UNIT_SIZE = 4 * SIDE * SIDE * 4 + SIDE * ROWS * 4 + 64
 ) = range(53)  # fmt: skip
 
 # So is the draw of one row.
-RAW, PROCESSED, SIZE, UNIFORM, CANDIDATES, DEPTH, SHARE, FEW, TOLD, DRAW_SIZE = range(10)
+RAW, PROCESSED, CUTS, SIZE, UNIFORM, CANDIDATES, SHARE, FEW, TOLD, DRAW_SIZE = range(10)
 FEW_TOKENS = 64
 """So many tokens are sorted at the end of a draw."""
 

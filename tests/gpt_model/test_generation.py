@@ -16,7 +16,7 @@ from gpt_model.language_model import window_start
 from gpt_model.model import GPT, KVCache
 from gpt_model.token_record import Finished, Token
 from gpt_model.tokenizer import Tokenizer
-from samplers import Chain, keyed_uniform
+from samplers import Chain, Rows, keyed_uniform
 
 CHAIN = Chain.parse("top_k=40,min_p=0.01,temperature=1.2")
 GREEDY = Chain.parse("greedy")
@@ -181,11 +181,11 @@ def test_an_empty_prompt_starts_a_document_and_bad_ones_are_told(engine: Engine)
 def test_a_broken_model_is_told_and_a_half_broken_one_goes_on() -> None:
     with pytest.raises(GenerationError, match="no finite number"):
         finite(torch.full((1, 4), float("nan")))
-    assert finite(torch.tensor([[float("nan"), 1.0]])).tolist() == [[-float("inf"), 1.0]]
+    assert finite(torch.tensor([[float("nan"), 1.0]])).dense.tolist() == [[-float("inf"), 1.0]]
 
 
 def drawn_from(logits: torch.Tensor, uniform: float) -> int:
-    return draw(logits[None], logits[None], [uniform], 1)[0].id
+    return draw(logits[None], Rows(logits[None]), [uniform], 1)[0].id
 
 
 def test_draws_follow_the_distribution() -> None:
@@ -219,7 +219,7 @@ def test_equals_are_drawn_in_the_order_of_their_ids_wherever_they_stand() -> Non
 def test_what_is_told_of_a_draw_is_what_the_formulas_say() -> None:
     raw = torch.randn(3, 300, generator=torch.Generator().manual_seed(1)) * 3
     processed = torch.where(raw < 1, -torch.inf, raw / 0.7)
-    for row, drawn in enumerate(draw(raw, processed, [0.1, 0.6, 0.999], 5)):
+    for row, drawn in enumerate(draw(raw, Rows(processed), [0.1, 0.6, 0.999], 5)):
         p, q = raw[row].double().softmax(-1), processed[row].double().softmax(-1)
         assert drawn.p_model == pytest.approx(float(p[drawn.id]), rel=1e-4)
         assert drawn.p_chain == pytest.approx(float(q[drawn.id]), rel=1e-4)

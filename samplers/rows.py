@@ -1,0 +1,69 @@
+"""Rows: logits on which a chain has decided, but not yet acted.
+
+Most strategies come to one number a row: what lies below it is out. Two such cuts and the division between them are
+kept as numbers, so that nothing of a vocabulary's size is written until the draw, which reads it once.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Optional
+
+from samplers.stage import Context
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Logits (B, V) float32, then a cut, a division, and another cut. `dense` carries them out."""
+
+    logits: "Tensor"
+    floor: Optional["Tensor"] = None
+    """(B, 1): lower logits are out."""
+    divisor: float = 1.0
+    last_floor: Optional["Tensor"] = None
+    """(B, 1): lower ones are out after the division."""
+    top: Optional["Tensor"] = None
+    """(B, 1): the largest of `logits`, where it is known already."""
+
+    @cached_property
+    def best(self) -> "Tensor":
+        """(B, 1): the largest logit as it is now; no cut takes it away."""
+        top = self.logits.amax(dim=-1, keepdim=True) if self.top is None else self.top
+        return top if self.divisor == 1.0 else top / self.divisor
+
+    def keep(self, threshold: "Tensor") -> "Rows":
+        """Return rows in which logits, as they are now, below `threshold` (B, 1) are out. It is not above the best."""
+        if self.divisor == 1.0:
+            return replace(self, floor=threshold if self.floor is None else self.floor.maximum(threshold))
+        return replace(self, last_floor=threshold if self.last_floor is None else self.last_floor.maximum(threshold))
+
+    def divide(self, divisor: float) -> "Rows":
+        """Return rows with every logit divided by a number above 0."""
+        if self.divisor != 1.0:
+            return Rows(self.dense, divisor=divisor)
+        return replace(self, divisor=divisor)
+
+    @cached_property
+    def dense(self) -> "Tensor":
+        """(B, V): the logits as they are now."""
+        logits = self.logits if self.floor is None else _cut(self.logits, self.floor)
+        if self.divisor != 1.0:
+            logits = logits / self.divisor
+        return logits if self.last_floor is None else _cut(logits, self.last_floor)
+
+
+def _cut(logits: "Tensor", floor: "Tensor") -> "Tensor":
+    return logits.masked_fill(logits < floor, float("-inf"))
+
+
+class RowsStage:
+    """A stage that decides on rows: it defines `on`, and is called like any other."""
+
+    def on(self, rows: Rows, context: Context) -> Rows:
+        """Return what is left of the rows."""
+        raise NotImplementedError
+
+    def __call__(self, logits: "Tensor", context: Context) -> "Tensor":
+        return self.on(Rows(logits), context).dense
