@@ -102,7 +102,8 @@ class Engine:
         samples = [_Sample(self.tokenizer, request, number, began) for number in range(request.samples)]
         run = ChainRun(request.chain, [sample.seed for sample in samples], self.tokenizer)
         tokens = torch.tensor([prompt], device=self.model.device).expand(request.samples, -1)  # (B, T)
-        draw_rows = getattr(self.model, "draw", draw)  # the compiled model brings its own
+        # the compiled model brings its own
+        draw_rows, finite_rows = getattr(self.model, "draw", draw), getattr(self.model, "finite", finite)
         rows = None
         shown_chain: Chain | None = None
         for index in range(request.max_new_tokens):
@@ -115,7 +116,7 @@ class Engine:
                 rows = self._reader.widen(request.samples)
             else:
                 logits = rows.next_logits(tokens)
-            model_rows = finite(logits)  # (B, V)
+            model_rows = finite_rows(logits)  # (B, V)
             if index == 0:
                 for sample in samples:
                     sample.prompt_read = sample.last = time.perf_counter()

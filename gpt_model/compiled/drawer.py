@@ -34,20 +34,23 @@ class Drawer:
         ):  # fmt: skip
             self._table[place] = address(array)
         self._table[at.SIZE] = vocab_size
+        self._start = address(self._table)
 
     def __call__(self, raw: Tensor, chosen: Rows, uniforms: list[float], candidates: int) -> list[Drawn]:
         """Return what drawing.draw returns for the same arguments."""
         count = min(max(candidates, 1), raw.shape[1])
-        self._told = np.zeros(5 + 3 * count, np.float64)
-        self._table[at.CANDIDATES], self._table[at.TOLD] = count, address(self._told)
-        before, after = raw.contiguous().numpy(), chosen.logits.contiguous().numpy()
-        floors, last_floors = _numbers(chosen.floor, len(before)), _numbers(chosen.last_floor, len(before))
+        if len(self._told) != 5 + 3 * count:
+            self._told = np.zeros(5 + 3 * count, np.float64)
+            self._table[at.CANDIDATES], self._table[at.TOLD] = count, address(self._told)
+        before, after = raw.contiguous(), chosen.logits.contiguous()
+        floors, last_floors = _numbers(chosen.floor, len(uniforms)), _numbers(chosen.last_floor, len(uniforms))
+        places, step = (before.data_ptr(), after.data_ptr()), 4 * raw.shape[1]
         drawn = []
         for row, uniform in enumerate(uniforms):
             self._uniform[0] = uniform
             self._cuts[:] = floors[row], chosen.divisor, last_floors[row]
-            self._table[at.RAW], self._table[at.PROCESSED] = address(before[row]), address(after[row])
-            self._entry(address(self._table), 0)
+            self._table[at.RAW], self._table[at.PROCESSED] = (place + row * step for place in places)
+            self._entry(self._start, 0)
             token, p_model, p_chain, rank, entropy, *rest = self._told.tolist()
             told = tuple(zip(map(int, rest[::3]), rest[1::3], rest[2::3], strict=True))[:candidates]
             drawn.append(Drawn(int(token), p_model, p_chain, int(rank), entropy, told))

@@ -90,7 +90,7 @@ def _shape(t):
     epsilon = _numbers(t[at.EPSILON])[0]
     return Shape(
         t[at.N_LAYER], t[at.N_HEAD], t[at.N_EMBD], t[at.WIDTH], t[at.HEAD], t[at.HEAD_WIDTH], t[at.ATTENTION],
-        t[at.INNER], t[at.VOCAB_ROWS], epsilon,
+        t[at.INNER], t[at.VOCAB_SIZE], t[at.VOCAB_ROWS], epsilon,
     )  # fmt: skip
 
 
@@ -109,6 +109,7 @@ def _scratch(t, thread, inputs, unit):
         _numbers(unpacked),
         _matrix(t[at.SCORES] + thread * 4 * t[at.SPAN] * 4, 4, t[at.SPAN]),
         unit(t, thread, unpacked),
+        _numbers(t[at.TOPS] + thread * at.MOST_COLUMNS * 4),
     )
 
 

@@ -11,6 +11,8 @@ GROUP = 64
 """Numbers that share a scale, and the multiple to which widths are padded."""
 ROWS = 32
 """Rows of a matrix that are multiplied at a time."""
+MOST_COLUMNS = 256
+"""Tokens of a prompt that are read at a time: more would only need more memory."""
 BLOCK = 16
 """Positions of a cache whose keys lie together."""
 QUAD = 4
@@ -23,14 +25,15 @@ UNIT_SIZE = 4 * SIDE * SIDE * 4 + SIDE * ROWS * 4 + 64
 
 # A call is a table of whole numbers, each in its place: sizes, and the addresses of arrays.
 (
-    N_LAYER, N_HEAD, N_EMBD, WIDTH, HEAD, HEAD_WIDTH, ATTENTION, INNER, VOCAB_ROWS, SPAN, EPSILON,
+    N_LAYER, N_HEAD, N_EMBD, WIDTH, HEAD, HEAD_WIDTH, ATTENTION, INNER, VOCAB_SIZE, VOCAB_ROWS, SPAN, EPSILON,
     TABLE, TABLE_SCALES, MATRICES, SCALES, VECTORS, MATRIX_AT, VECTOR_AT,
     THREADS, BOARD, HIDDEN, NORMED, QKV, MIXED, INNER_OUT, OUT, UNPACKED, SCORES,
     NORMED_WHOLE, NORMED_SCALES, NORMED_PLANES, MIXED_WHOLE, MIXED_SCALES, MIXED_PLANES,
-    INNER_WHOLE, INNER_SCALES, INNER_PLANES, MATRIX_UNIT, UNIT_ROOM,
-    CALL, COLUMNS, KEYS, VALUES, SLOTS, IDS, IDS_ROWS, IDS_LENGTH, FIRST_ROW, PAST, SHARED, LOGITS, LAST_ONLY,
+    INNER_WHOLE, INNER_SCALES, INNER_PLANES, UNIT_ROOM, TOPS, COLUMNS,
+    # and what changes from call to call
+    CALL, KEYS, VALUES, SLOTS, IDS, IDS_ROWS, IDS_LENGTH, FIRST_ROW, PAST, SHARED, LOGITS, LAST_ONLY, MATRIX_UNIT,
     CALL_SIZE,
-) = range(53)  # fmt: skip
+) = range(55)  # fmt: skip
 
 # So is the draw of one row.
 RAW, PROCESSED, CUTS, SIZE, UNIFORM, CANDIDATES, SHARE, FEW, TOLD, DRAW_SIZE = range(10)

@@ -16,10 +16,10 @@ from gpt_model.compiled.memory import address, aligned_zeros
 from gpt_model.compiled.packing import PackedModel
 from gpt_model.compiled.team import Team, clear, new_board
 from gpt_model.config import ModelConfig
+from gpt_model.drawing import finite
 from gpt_model.errors import GenerationError
+from samplers import Rows
 
-_COLUMNS = 256
-"""Tokens of a prompt that are read at a time: more would only need more memory."""
 Numbers = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -32,6 +32,7 @@ class CompiledCache:
         # Memory is taken only where it is written to. Zeros, because 0 × what lies ahead must be 0.
         self.keys = aligned_zeros((*size, span // at.BLOCK, head_width(config), at.BLOCK))
         self.values = aligned_zeros((*size, span, head_width(config)))
+        self.places = address(self.keys), address(self.values)
         self.length = 0
         self.shared = 0
 
@@ -79,13 +80,16 @@ class CompiledGPT:
         self._point(at.BOARD, self._board)
         self._own(at.UNPACKED, (threads, at.ROWS, at.widest(self.config)))
         self._own(at.UNIT_ROOM, (threads, at.UNIT_SIZE), np.uint8)
+        self._tops = self._own(at.TOPS, (threads, at.MOST_COLUMNS))
         self._own(at.SCORES, (threads, 4, at.span(self.config.block_size)))
         self._columns = 0
+        self._last = 0, 0
 
-    def _own(self, place: int, size: tuple[int, ...], kind: type[np.generic] = np.float32) -> None:
-        """Make an array of zeros and note its address."""
+    def _own(self, place: int, size: tuple[int, ...], kind: type[np.generic] = np.float32) -> Numbers:
+        """Return an array of zeros; its address is noted."""
         self._kept[place] = aligned_zeros(size, kind)
         self._point(place, self._kept[place])
+        return self._kept[place]
 
     def _point(self, place: int, array: Numbers) -> None:
         self._table[place] = address(array)
@@ -107,6 +111,14 @@ class CompiledGPT:
         """
         return self._logits(ids, cache or self.new_cache(ids.shape[0]), last_only=True)[:, -1]
 
+    def finite(self, logits: Tensor) -> Rows:
+        """Return what drawing.finite does; of what next_logits returned last, the largest is known already."""
+        if self._last == (logits.data_ptr(), logits.shape[0]):
+            top = torch.from_numpy(self._tops[:, : logits.shape[0]].max(axis=0))[:, None]
+            if bool(top.isfinite().all()):
+                return Rows(logits, top=top)
+        return finite(logits)
+
     def __call__(self, ids: Tensor, cache: CompiledCache | None = None) -> Tensor:
         """Return logits (B, T, V) for ids (B, T).
 
@@ -116,37 +128,35 @@ class CompiledGPT:
         return self._logits(ids, cache or self.new_cache(ids.shape[0]), last_only=False)
 
     def _logits(self, ids: Tensor, cache: CompiledCache, last_only: bool) -> Tensor:
-        numbers = ids.numpy()
-        rows, length = numbers.shape
+        rows, length = ids.shape
         if length > cache.room:
             raise GenerationError(
                 f"{cache.length + length} tokens do not fit: this model has {self.config.block_size} positions."
             )
-        logits = np.empty((rows, 1 if last_only else length, at.vocab_rows(self.config)), np.float32)
-        if rows * length <= _COLUMNS:
-            self._run(numbers, 0, cache, cache.length, logits, last_only)
+        logits = torch.empty((rows, 1 if last_only else length, at.vocab_rows(self.config)))
+        at_once = rows * length <= at.MOST_COLUMNS
+        self._last = (logits.data_ptr(), rows) if at_once and last_only else (0, 0)
+        if at_once:
+            self._run(ids, 0, cache, cache.length, logits, last_only)
         else:  # a row at a time, its columns in slabs
-            for row, begin in itertools.product(range(rows), range(0, length, _COLUMNS)):
-                part = numbers[row : row + 1, begin : begin + _COLUMNS]
+            for row, begin in itertools.product(range(rows), range(0, length, at.MOST_COLUMNS)):
+                part = ids[row : row + 1, begin : begin + at.MOST_COLUMNS]
                 target = logits[row : row + 1] if last_only else logits[row : row + 1, begin : begin + part.shape[1]]
                 self._run(part, row, cache, cache.length + begin, target, last_only)
         cache.length += length
-        return torch.from_numpy(logits)[:, :, : self.config.vocab_size]
+        return logits[:, :, : self.config.vocab_size]
 
-    def _run(self, ids: Numbers, row: int, cache: CompiledCache, past: int, logits: Numbers, last_only: bool) -> None:
-        self._make_room(ids.size)
-        ids = np.ascontiguousarray(ids)
+    def _run(self, ids: Tensor, row: int, cache: CompiledCache, past: int, logits: Tensor, last_only: bool) -> None:
+        self._make_room(ids.numel())
+        ids = ids.contiguous()
         call = next(self._calls)
         clear(self._board, call)
+        self._tops[:, : ids.shape[0]] = -np.inf
         table = self._table.copy()  # a thread that comes late must find its own call's
-        for place, value in (
-            (at.CALL, call), (at.KEYS, address(cache.keys)), (at.VALUES, address(cache.values)),
-            (at.SLOTS, cache.rows), (at.IDS, address(ids)), (at.IDS_ROWS, ids.shape[0]),
-            (at.IDS_LENGTH, ids.shape[1]), (at.FIRST_ROW, row), (at.PAST, past), (at.SHARED, cache.shared),
-            (at.LOGITS, address(logits)), (at.LAST_ONLY, last_only),
-            (at.MATRIX_UNIT, ids.size > 1 and may_use_matrix_unit()),
-        ):  # fmt: skip
-            table[place] = value
+        table[at.CALL :] = (
+            call, *cache.places, cache.rows, ids.data_ptr(), *ids.shape, row, past, cache.shared, logits.data_ptr(),
+            last_only, ids.numel() > 1 and may_use_matrix_unit(),
+        )  # fmt: skip
         entry, start, alive = self._entry, address(table), (table, ids, logits, cache, self._kept, self._board)
 
         def work(number: int, alive: Any = alive) -> None:
@@ -158,7 +168,7 @@ class CompiledGPT:
         """Have numbers in passing for so many columns; the padding of each must be zero."""
         if columns <= self._columns:
             return
-        self._columns = min(_COLUMNS, padded(2 * columns, at.SIDE))
+        self._columns = min(at.MOST_COLUMNS, padded(2 * columns, at.SIDE))
         width, attention, inner = padded(self.config.n_embd), attention_width(self.config), padded(self.config.inner)
         for place, size in (
             (at.HIDDEN, width), (at.NORMED, width), (at.QKV, 3 * attention), (at.MIXED, attention),
@@ -198,8 +208,8 @@ def _table(packed: PackedModel, arrays: dict[int, Numbers], threads: int) -> Num
         (at.N_LAYER, config.n_layer), (at.N_HEAD, config.n_head), (at.N_EMBD, config.n_embd),
         (at.WIDTH, padded(config.n_embd)), (at.HEAD, config.n_embd // config.n_head),
         (at.HEAD_WIDTH, head_width(config)), (at.ATTENTION, attention_width(config)),
-        (at.INNER, padded(config.inner)), (at.VOCAB_ROWS, at.vocab_rows(config)), (at.SPAN, at.span(config.block_size)),
-        (at.THREADS, threads),
+        (at.INNER, padded(config.inner)), (at.VOCAB_SIZE, config.vocab_size),
+        (at.VOCAB_ROWS, at.vocab_rows(config)), (at.SPAN, at.span(config.block_size)), (at.THREADS, threads),
     ):  # fmt: skip
         table[place] = value
     for place, array in arrays.items():

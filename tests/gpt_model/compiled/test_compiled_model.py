@@ -117,6 +117,29 @@ def test_the_bits_are_the_same_however_a_text_is_read(shape: str, dtype: PackedD
         assert torch.equal(one.next_logits(ids[:1, 3:9], cache), whole[:1, 8])
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_largest_logit_is_known_without_looking(shape: str, rows: int) -> None:
+    model = compiled(model_of(SHAPES[shape]), threads=2)
+    for length in {1, model.config.block_size}:  # also so many that they are read in parts
+        logits = model.next_logits(ids_for(model.config, rows, length))
+        assert torch.equal(model.finite(logits).best, logits.amax(-1, keepdim=True))
+        other = logits + 1
+        assert torch.equal(model.finite(other).best, other.amax(-1, keepdim=True))
+
+
+def test_a_broken_row_is_seen_and_the_others_go_on() -> None:
+    torch_model = model_of(SHAPES["odd"])
+    torch_model.wpe.weight[0] = torch.nan
+    model = compiled(torch_model, threads=2)
+    cache = model.new_cache(2)
+    cache.length = 1
+    whole = model.next_logits(ids_for(model.config, 2, 1), cache)
+    assert model.finite(whole).best.isfinite().all()
+    with pytest.raises(GenerationError, match="no finite number"):
+        model.finite(model.next_logits(ids_for(model.config, 2, 1)))
+
+
 def test_text_that_does_not_fit_is_refused() -> None:
     model = compiled(model_of(SHAPES["odd"]))
     with pytest.raises(GenerationError, match="41 tokens do not fit: this model has 40 positions"):
