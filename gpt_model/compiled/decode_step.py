@@ -4,7 +4,7 @@ All threads run `forward` together (teamwork.py); a matrix is read once, in the 
 is summed in one order, whatever the number of columns, threads or calls: reading a prompt at once or token by token,
 alone or among other samples, gives the same bits.
 
-Shapes: M columns, each one token of one row; widths padded with zeros to a multiple of 64 (`quantize.py` packs them).
+Shapes: M columns, each one token of one row; widths padded with zeros (sizes.py).
 """
 
 import math
@@ -37,6 +37,7 @@ from gpt_model.compiled.simd import (
 from gpt_model.compiled.teamwork import finish, take, wait
 
 _BIAS, _GELU, _RESIDUAL, _NOTHING = 0, 1, 2, 3
+_STEP = 64  # rows of a chunk, at least
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
@@ -66,7 +67,7 @@ class Weights(NamedTuple):
     head: Any
     """1-D: wte (vocab_rows, width), the embedding and the head."""
     head_scales: Any
-    """1-D float32, one for each group of 64 numbers of `head`; None where the numbers are the weights."""
+    """1-D float32, one for each group of 128 numbers of `head`; None where the numbers are the weights."""
     matrices: Any
     """1-D: for each layer qkv, attention's projection, fc, MLP's projection."""
     scales: Any
@@ -115,7 +116,8 @@ class Crew(NamedTuple):
 @njit(nogil=True, error_model="numpy")
 def _linear(crew, phase, w, scales, at, x, columns, y, rows, then, vectors, bias_at, residual, scratch, vocab_size):
     """One phase: y = x · wᵀ, and what follows it on the same numbers; what comes after GELU is the next one's x."""
-    size = max(GROUP, rows // (8 * crew.threads) // GROUP * GROUP)
+    step = GROUP if then == _GELU else _STEP
+    size = max(step, rows // (8 * crew.threads) // step * step)
     chunks = (rows + size - 1) // size
     chunk = take(crew.board, crew.call, phase, chunks)
     while chunk >= 0:
@@ -260,11 +262,22 @@ def _embed(crew, w, scales, vectors, ids, past, hidden):
     wait(crew.board, crew.call, 0, ids.size)
 
 
+def _heads_at_once(mixed, head_width):
+    raise NotImplementedError
+
+
+@overload(_heads_at_once, jit_options=_OPTIONS)
+def _choose_heads_at_once(mixed, head_width):
+    if mixed[1] is types.none:
+        return lambda mixed, head_width: 1
+    return lambda mixed, head_width: GROUP // math.gcd(head_width, GROUP)
+
+
 @njit(nogil=True, error_model="numpy")
 def _attention(crew, phase, shape, keys, values, layer, first_row, shared, past, ids, qkv, mixed, scores):
-    """One phase: a chunk is so many heads of one row as fill whole groups: one, or two."""
+    """One phase: a chunk is one head of one row, or so many as fill whole groups."""
     rows, T = ids.shape
-    some = 1 if shape.head_width % GROUP == 0 else 2
+    some = _heads_at_once(mixed, shape.head_width)
     parts = (shape.n_head + some - 1) // some
     task = take(crew.board, crew.call, phase, rows * parts)
     while task >= 0:
@@ -272,9 +285,10 @@ def _attention(crew, phase, shape, keys, values, layer, first_row, shared, past,
         for head in range(part * some, min(part * some + some, shape.n_head)):
             slot = first_row + row
             attend(shape, keys, values, layer, slot, shared, head, past, qkv, row * T, T, mixed.numbers, scores)
-        size = some * shape.head_width
+        begin = part * some * shape.head_width
+        end = min(begin + some * shape.head_width, shape.attention)
         for column in range(row * T, row * T + T):
-            _keep_whole(mixed, column, part * size, part * size + size)
+            _keep_whole(mixed, column, begin, end)
         finish(crew.board, phase)
         task = take(crew.board, crew.call, phase, rows * parts)
     wait(crew.board, crew.call, phase, rows * parts)

@@ -6,9 +6,10 @@ import numpy as np
 from torch import Tensor
 
 from gpt_model.compiled import layout as at
-from gpt_model.compiled.layout import padded
+from gpt_model.compiled.cpu import LANES
 from gpt_model.compiled.machine_code import load_entry
 from gpt_model.compiled.memory import address, aligned_zeros
+from gpt_model.compiled.sizes import padded
 from gpt_model.drawing import Drawn
 from samplers import Rows
 
@@ -24,7 +25,7 @@ class Drawer:
         self._entry = load_entry("draw")
         self._uniform = np.zeros(1, np.float64)
         self._cuts = np.zeros(3, np.float32)
-        self._share = aligned_zeros((padded(vocab_size),))
+        self._share = aligned_zeros((padded(vocab_size, LANES),))
         self._few = np.zeros((at.FEW_TOKENS, 2), np.float64)
         self._told = np.zeros(0, np.float64)
         self._table = np.zeros(at.DRAW_SIZE, np.int64)

@@ -1,6 +1,6 @@
 """Matrix products of int8 or int4 weights and float32 columns, compiled.
 
-A column is first written as whole numbers of 16 bits with a scale for each group of 64: its error, 2⁻¹⁶ of the
+A column is first written as whole numbers of 16 bits with a scale for each group of 128: its error, 2⁻¹⁶ of the
 group's largest number, is nothing beside that of the weights. What is left is whole numbers, which the CPU multiplies
 and adds at twice the rate of float32 and more, and exactly: one column or many, by vectors (integer_tile.py) or by the
 matrix unit (matrix_unit.py), give the same bits.
@@ -38,7 +38,7 @@ from gpt_model.compiled.simd import (
     zero,
 )
 
-_AHEAD = 16384  # bytes: without being asked, the memory delivers half as fast
+_AHEAD = 8192  # bytes: without being asked, the memory delivers half as fast
 _NEAR_ROWS = 4 * ROWS  # rows that stay in the second cache while all columns pass
 _HIGHEST = np.float32(32767)
 _NOTHING = np.float32(1e-30)  # a group below this is written as zeros
@@ -52,7 +52,7 @@ class Columns(NamedTuple):
     whole: Any
     """The same as int16 (columns, width)."""
     scales: Any
-    """float32 (columns, width / 64), one for each group of 64 numbers of `whole`."""
+    """float32 (columns, width / 128), one for each group of numbers of `whole`."""
     planes: Any
     """The bytes of `whole`, uint8 (2, columns, width): the high ones and the low ones."""
 

@@ -1,6 +1,6 @@
 """One tile of an integer product, written in LLVM's own language: a block of rows of weights by a few columns.
 
-Whole numbers are summed exactly, so their order is free; each group of 64 then joins the float32 sum in its turn. The
+Whole numbers are summed exactly, so their order is free; each group of 128 then joins the float32 sum in its turn. The
 CPU's instruction multiplies neighbouring pairs of 16-bit numbers and adds both (x86: pmaddwd, with VNNI vpdpwssd).
 A block of weights lies in quads: four inputs' numbers of a row, then the next row's, 32 rows; then the next four
 inputs. That is the order of the matrix unit too (matrix_unit.py).
@@ -25,6 +25,8 @@ TILE_ROWS = 2 * LANES
 """Rows of a tile: two vectors of results."""
 _SUMS = 4
 """Vectors of 32-bit sums for a tile's rows: two sums a row, one of each pair of a quad."""
+_PIECE = 64
+"""Inputs of one turn of the loop."""
 MOST_COLUMNS = 4 if LANES == 16 else 2
 """Columns whose sums stay in registers: 16 of 32 hold them, or 8 of 16."""
 
@@ -54,13 +56,24 @@ def _tile(columns: int) -> Any:
                 [builder.add(start, builder.mul(step, step.type(column))) for column in range(columns)]
                 for start, step in zip(starts, steps, strict=True)
             )
-            sums = [[ir.Constant(_INTS, [0] * LANES)] * _SUMS for _ in range(columns)]
-            for quad, parts in _quads(builder, weights, values[1], signature.args[0].dtype == types.uint8):
-                for column, mine in enumerate(sums):
-                    place = builder.gep(inputs, [builder.add(x_starts[column], x_starts[column].type(QUAD * quad))])
-                    four = builder.load(builder.bitcast(place, _INT64.as_pointer()), align=8)
-                    numbers = builder.bitcast(_splat(builder, four, _LONGS), _SHORTS)
-                    mine[:] = [_add_pairs(builder, *each, numbers) for each in zip(mine, parts, strict=True)]
+            nothing = ir.Constant(_INTS, [0] * LANES)
+            rooms = [[cgutils.alloca_once_value(builder, nothing) for _ in range(_SUMS)] for _ in range(columns)]
+            nibbles = signature.args[0].dtype == types.uint8
+            # a loop, for code as long as a group comes slower than it is carried out
+            with cgutils.for_range(builder, _INT64(GROUP // _PIECE)) as piece:
+                first = builder.mul(piece.index, _INT64(_PIECE))
+                w_at = builder.add(values[1], builder.mul(first, _INT64(ROWS // 2 if nibbles else ROWS)))
+                sums = [[builder.load(room) for room in mine] for mine in rooms]
+                for quad, parts in _quads(builder, weights, w_at, nibbles):
+                    for column, mine in enumerate(sums):
+                        at = builder.add(builder.add(x_starts[column], first), _INT64(QUAD * quad))
+                        four = builder.load(builder.bitcast(builder.gep(inputs, [at]), _INT64.as_pointer()), align=8)
+                        numbers = builder.bitcast(_splat(builder, four, _LONGS), _SHORTS)
+                        mine[:] = [_add_pairs(builder, *each, numbers) for each in zip(mine, parts, strict=True)]
+                for mine, theirs in zip(rooms, sums, strict=True):
+                    for room, value in zip(mine, theirs, strict=True):
+                        builder.store(value, room)
+            sums = [[builder.load(room) for room in mine] for mine in rooms]
             for vector in range(TILE_ROWS // LANES):
                 factor = builder.load(_vector_at(builder, factors, values[3], vector), align=4)
                 for column, mine in enumerate(sums):
@@ -85,8 +98,8 @@ def _tile(columns: int) -> Any:
 
 
 def _quads(builder: Any, weights: Any, at: Any, nibbles: bool) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the number of each quad of inputs and a tile's weights for it, as vectors of 16-bit numbers."""
-    for quad in range(GROUP // QUAD):
+    """Yield the number of each quad of a piece's inputs and a tile's weights for it, as vectors of 16-bit numbers."""
+    for quad in range(_PIECE // QUAD):
         line = quad // 2 if nibbles else quad
         parts = []
         for vector in range(_SUMS):

@@ -72,14 +72,18 @@ def multiply_group(typing_context: Any, w: Any, w_at: Any, planes: Any, x_at: An
         tile = _BYTE
         for number in range(4):
             _call(builder, "tilezero", tile(number))
-        for register, at in ((4, x_at), (5, builder.add(x_at, plane))):
-            _call(builder, "tileloadd64", tile(register), _at(context, builder, signature.args[2], planes, at), step)
-        for half in (0, 1):
-            address = _at(context, builder, signature.args[0], w, builder.add(w_at, w_at.type(half * _LINE)))
-            _call(builder, "tileloadd64", tile(6 + half), address, _INT64(QUAD * ROWS))
-        for half in (0, 1):
-            _call(builder, "tdpbssd", tile(2 * half), tile(4), tile(6 + half))
-            _call(builder, "tdpbusd", tile(2 * half + 1), tile(5), tile(6 + half))
+        for inputs in range(0, GROUP, _LINE):
+            high = builder.add(x_at, x_at.type(inputs))
+            for register, at in ((4, high), (5, builder.add(high, plane))):
+                address = _at(context, builder, signature.args[2], planes, at)
+                _call(builder, "tileloadd64", tile(register), address, step)
+            for half in (0, 1):
+                place = builder.add(w_at, w_at.type(inputs * ROWS + half * _LINE))
+                address = _at(context, builder, signature.args[0], w, place)
+                _call(builder, "tileloadd64", tile(6 + half), address, _INT64(QUAD * ROWS))
+            for half in (0, 1):
+                _call(builder, "tdpbssd", tile(2 * half), tile(4), tile(6 + half))
+                _call(builder, "tdpbusd", tile(2 * half + 1), tile(5), tile(6 + half))
         return context.get_dummy_value()
 
     size = types.intp

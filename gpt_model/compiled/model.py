@@ -10,12 +10,11 @@ from torch import Tensor
 from gpt_model.compiled import layout as at
 from gpt_model.compiled.cpu import may_use_matrix_unit
 from gpt_model.compiled.drawer import Drawer
-from gpt_model.compiled.layout import attention_width, head_width, matrix_shapes, padded, vector_sizes
 from gpt_model.compiled.machine_code import load_entry
 from gpt_model.compiled.memory import address, aligned_zeros
 from gpt_model.compiled.packing import PackedModel
+from gpt_model.compiled.sizes import Sizes, padded
 from gpt_model.compiled.team import Team, clear, new_board
-from gpt_model.config import ModelConfig
 from gpt_model.drawing import finite
 from gpt_model.errors import GenerationError
 from samplers import Rows
@@ -26,12 +25,12 @@ Numbers = np.ndarray[Any, np.dtype[Any]]
 class CompiledCache:
     """Keys and values of rows that begin alike: what stands before `shared` is stored once (attention.py: how)."""
 
-    def __init__(self, config: ModelConfig, rows: int) -> None:
-        self._config = config
-        size, span = (config.n_layer, rows, config.n_head), at.span(config.block_size)
+    def __init__(self, sizes: Sizes, rows: int) -> None:
+        self._sizes = sizes
+        size, span = (sizes.config.n_layer, rows, sizes.config.n_head), sizes.span
         # Memory is taken only where it is written to. Zeros, because 0 × what lies ahead must be 0.
-        self.keys = aligned_zeros((*size, span // at.BLOCK, head_width(config), at.BLOCK))
-        self.values = aligned_zeros((*size, span, head_width(config)))
+        self.keys = aligned_zeros((*size, span // at.BLOCK, sizes.head, at.BLOCK))
+        self.values = aligned_zeros((*size, span, sizes.head))
         self.places = address(self.keys), address(self.values)
         self.length = 0
         self.shared = 0
@@ -44,11 +43,11 @@ class CompiledCache:
     @property
     def room(self) -> int:
         """Positions that still fit."""
-        return self._config.block_size - self.length
+        return self._sizes.config.block_size - self.length
 
     def expand(self, batch_size: int) -> "CompiledCache":
         """Return a cache in which the one sequence of this one begins `batch_size` sequences."""
-        wide = CompiledCache(self._config, batch_size)
+        wide = CompiledCache(self._sizes, batch_size)
         blocks, shared = self.length // at.BLOCK, self.length // at.BLOCK * at.BLOCK
         wide.keys[:, 0, :, :blocks] = self.keys[:, 0, :, :blocks]
         wide.values[:, 0, :, :shared] = self.values[:, 0, :, :shared]
@@ -78,10 +77,10 @@ class CompiledGPT:
         self._kept = _tables(packed)
         self._table = _table(packed, self._kept, threads)
         self._point(at.BOARD, self._board)
-        self._own(at.UNPACKED, (threads, at.ROWS, at.widest(self.config)))
+        self._own(at.UNPACKED, (threads, at.ROWS, packed.sizes.widest))
         self._own(at.UNIT_ROOM, (threads, at.UNIT_SIZE), np.uint8)
         self._tops = self._own(at.TOPS, (threads, at.MOST_COLUMNS))
-        self._own(at.SCORES, (threads, 4, at.span(self.config.block_size)))
+        self._own(at.SCORES, (threads, 4, packed.sizes.span))
         self._columns = 0
         self._last = 0, 0
 
@@ -101,7 +100,7 @@ class CompiledGPT:
 
     def new_cache(self, batch_size: int = 1) -> CompiledCache:
         """Return an empty cache for sequences of up to block_size tokens."""
-        return CompiledCache(self.config, batch_size)
+        return CompiledCache(self.packed.sizes, batch_size)
 
     def next_logits(self, ids: Tensor, cache: CompiledCache | None = None) -> Tensor:
         """Return the logits (B, V) float32 of the token after ids (B, T), which follow what is in the cache.
@@ -133,7 +132,7 @@ class CompiledGPT:
             raise GenerationError(
                 f"{cache.length + length} tokens do not fit: this model has {self.config.block_size} positions."
             )
-        logits = torch.empty((rows, 1 if last_only else length, at.vocab_rows(self.config)))
+        logits = torch.empty((rows, 1 if last_only else length, self.packed.sizes.vocab_rows))
         at_once = rows * length <= at.MOST_COLUMNS
         self._last = (logits.data_ptr(), rows) if at_once and last_only else (0, 0)
         if at_once:
@@ -169,13 +168,14 @@ class CompiledGPT:
         if columns <= self._columns:
             return
         self._columns = min(at.MOST_COLUMNS, padded(2 * columns, at.SIDE))
-        width, attention, inner = padded(self.config.n_embd), attention_width(self.config), padded(self.config.inner)
+        sizes = self.packed.sizes
+        width, attention, inner = sizes.width, sizes.attention, sizes.inner
         for place, size in (
             (at.HIDDEN, width), (at.NORMED, width), (at.QKV, 3 * attention), (at.MIXED, attention),
             (at.INNER_OUT, inner), (at.OUT, width),
         ):  # fmt: skip
             self._own(place, (self._columns, size))
-        if self.packed.scales is not None:
+        if sizes.integer:
             for first, size in ((at.NORMED_WHOLE, width), (at.MIXED_WHOLE, attention), (at.INNER_WHOLE, inner)):
                 self._own(first, (self._columns, size), np.int16)
                 self._own(first + 1, (self._columns, size // at.GROUP))
@@ -186,11 +186,12 @@ class CompiledGPT:
 def _tables(packed: PackedModel) -> dict[int, Numbers]:
     """Return the arrays that a call's table points to, by their places in it."""
     config = packed.config
-    sizes = [rows * columns for rows, columns in matrix_shapes(config)]
-    matrix_at = np.cumsum([0, *sizes * config.n_layer])[:-1].reshape(config.n_layer, len(sizes))
-    vectors = [*vector_sizes(config) * config.n_layer, *[padded(config.n_embd)] * 2]
-    starts = np.cumsum([config.block_size * padded(config.n_embd), *vectors])[:-1]
-    vector_at = np.zeros((config.n_layer + 1, len(vector_sizes(config))), np.int64)
+    sizes = packed.sizes
+    numbers = [rows * columns for rows, columns in sizes.matrices]
+    matrix_at = np.cumsum([0, *numbers * config.n_layer])[:-1].reshape(config.n_layer, len(numbers))
+    vectors = [*sizes.vectors * config.n_layer, *[sizes.width] * 2]
+    starts = np.cumsum([config.block_size * sizes.width, *vectors])[:-1]
+    vector_at = np.zeros((config.n_layer + 1, len(sizes.vectors)), np.int64)
     vector_at.reshape(-1)[: len(starts)] = starts
     arrays = {
         at.TABLE: packed.head, at.TABLE_SCALES: packed.head_scales, at.MATRICES: packed.matrices,
@@ -202,14 +203,13 @@ def _tables(packed: PackedModel) -> dict[int, Numbers]:
 
 def _table(packed: PackedModel, arrays: dict[int, Numbers], threads: int) -> Numbers:
     """Return the part of a call's table that all calls share."""
-    config = packed.config
+    config, sizes = packed.config, packed.sizes
     table = np.zeros(at.CALL_SIZE, np.int64)
     for place, value in (
-        (at.N_LAYER, config.n_layer), (at.N_HEAD, config.n_head), (at.N_EMBD, config.n_embd),
-        (at.WIDTH, padded(config.n_embd)), (at.HEAD, config.n_embd // config.n_head),
-        (at.HEAD_WIDTH, head_width(config)), (at.ATTENTION, attention_width(config)),
-        (at.INNER, padded(config.inner)), (at.VOCAB_SIZE, config.vocab_size),
-        (at.VOCAB_ROWS, at.vocab_rows(config)), (at.SPAN, at.span(config.block_size)), (at.THREADS, threads),
+        (at.N_LAYER, config.n_layer), (at.N_HEAD, config.n_head), (at.N_EMBD, config.n_embd), (at.WIDTH, sizes.width),
+        (at.HEAD, config.n_embd // config.n_head), (at.HEAD_WIDTH, sizes.head), (at.ATTENTION, sizes.attention),
+        (at.INNER, sizes.inner), (at.VOCAB_SIZE, config.vocab_size), (at.VOCAB_ROWS, sizes.vocab_rows),
+        (at.SPAN, sizes.span), (at.THREADS, threads),
     ):  # fmt: skip
         table[place] = value
     for place, array in arrays.items():

@@ -27,7 +27,7 @@ from gpt_model.compiled.packing import PackedModel
 from gpt_model.config import ModelConfig, from_table
 from gpt_model.errors import CheckpointError, ConfigError
 
-_FORMAT = 2
+_FORMAT = 3
 _ARRAYS = ("head", "head_scales", "matrices", "scales", "vectors")
 
 

@@ -1,6 +1,6 @@
 """Packed weights: a GPT's numbers in the order and precision in which the compiled decode step reads them.
 
-int8 and int4 share a float32 scale in groups of 64 along the input, which isolates outliers better than a scale a row;
+int8 and int4 share a float32 scale in groups of 128 along the input, which isolates outliers better than a scale a row;
 int4 keeps the head in int8. They lie in blocks of 32 rows, four inputs after four, as integer_tile.py reads them;
 other precisions lie row by row. Knows no file; packed_files.py does.
 """
@@ -12,19 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt_model.compiled.layout import (
-    GROUP,
-    QUAD,
-    ROWS,
-    PackedDtype,
-    attention_width,
-    head_width,
-    matrix_shapes,
-    padded,
-    vector_sizes,
-    vocab_rows,
-)
+from gpt_model.compiled.layout import GROUP, QUAD, ROWS, PackedDtype
 from gpt_model.compiled.memory import Array, aligned_zeros, joined
+from gpt_model.compiled.sizes import Sizes
 from gpt_model.config import ModelConfig
 from gpt_model.errors import CheckpointError
 from gpt_model.model import GPT
@@ -53,6 +43,11 @@ class PackedModel:
     vectors: Array
 
     @property
+    def sizes(self) -> Sizes:
+        """Their sizes."""
+        return Sizes(self.config, self.dtype)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
         arrays = (self.head, self.head_scales, self.matrices, self.scales, self.vectors)
@@ -61,7 +56,7 @@ class PackedModel:
     @property
     def bytes_per_token(self) -> int:
         """Bytes that must be read for one token: everything but the positions' table."""
-        return self.nbytes - self.config.block_size * padded(self.config.n_embd) * 4
+        return self.nbytes - self.config.block_size * self.sizes.width * 4
 
 
 def pack(config: ModelConfig, state: Mapping[str, Tensor], dtype: PackedDtype) -> PackedModel:
@@ -71,11 +66,12 @@ def pack(config: ModelConfig, state: Mapping[str, Tensor], dtype: PackedDtype) -
         RangeError: a weight does not fit into float16.
     """
     weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
-    table = _enlarge(weights["wte.weight"], vocab_rows(config), padded(config.n_embd))
+    sizes = Sizes(config, dtype)
+    table = _enlarge(weights["wte.weight"], sizes.vocab_rows, sizes.width)
     head, head_scales = _convert([table], table.numel(), "int8" if dtype == "int4" else dtype)
-    count = config.n_layer * sum(rows * columns for rows, columns in matrix_shapes(config))
-    matrices, scales = _convert(_matrices(config, weights), count, dtype)
-    vectors = joined([each.reshape(-1).numpy() for each in _vectors(config, weights)])
+    count = config.n_layer * sum(rows * columns for rows, columns in sizes.matrices)
+    matrices, scales = _convert(_matrices(sizes, weights), count, dtype)
+    vectors = joined([each.reshape(-1).numpy() for each in _vectors(sizes, weights)])
     for array in (head, head_scales, matrices, scales, vectors):
         if array is not None:
             array.flags.writeable = False
@@ -87,26 +83,27 @@ def unpack(packed: PackedModel) -> GPT:
     config = packed.config
     with torch.device("meta"):
         model = GPT(config)
-    width = padded(config.n_embd)
+    sizes = packed.sizes
+    width = sizes.width
     head_dtype: PackedDtype = "int8" if packed.dtype == "int4" else packed.dtype
-    wide = _restore(packed.head, packed.head_scales, (vocab_rows(config), width), head_dtype)
+    wide = _restore(packed.head, packed.head_scales, (sizes.vocab_rows, width), head_dtype)
     state = {"wte.weight": wide[: config.vocab_size, : config.n_embd]}
     at = 0
     vectors = torch.from_numpy(packed.vectors.copy())
     state["wpe.weight"] = vectors[: config.block_size * width].reshape(-1, width)[:, : config.n_embd]
     vector_at = config.block_size * width
     for layer in range(config.n_layer):
-        for name, (rows, columns) in zip(_MATRICES, matrix_shapes(config), strict=True):
+        for name, (rows, columns) in zip(_MATRICES, sizes.matrices, strict=True):
             begin, end = (place // (2 if packed.dtype == "int4" else 1) for place in (at, at + rows * columns))
             scales = None if packed.scales is None else packed.scales[at // GROUP : (at + rows * columns) // GROUP]
             matrix = _restore(packed.matrices[begin:end], scales, (rows, columns), packed.dtype)
             at += rows * columns
-            state[f"h.{layer}.{name}.weight"] = _shrink(config, name, matrix)
-        for name, size in zip(_VECTORS, vector_sizes(config), strict=True):
+            state[f"h.{layer}.{name}.weight"] = _shrink(sizes, name, matrix)
+        for name, size in zip(_VECTORS, sizes.vectors, strict=True):
             value = vectors[vector_at : vector_at + size]
             vector_at += size
             if name == "attn.c_attn.bias":
-                value = _join_heads(config, value[:, None])[:, 0]
+                value = _join_heads(sizes, value[:, None])[:, 0]
             state[f"h.{layer}.{name}"] = value[: config.inner if name == "mlp.c_fc.bias" else None]
     for name in ("ln_f.weight", "ln_f.bias"):
         state[name] = vectors[vector_at : vector_at + width]
@@ -123,25 +120,25 @@ _VECTORS = (
 )  # fmt: skip
 
 
-def _matrices(config: ModelConfig, weights: dict[str, Tensor]) -> Iterator[Tensor]:
-    qkv, projection, fc, mlp_projection = matrix_shapes(config)
-    for layer in range(config.n_layer):
+def _matrices(sizes: Sizes, weights: dict[str, Tensor]) -> Iterator[Tensor]:
+    qkv, projection, fc, mlp_projection = sizes.matrices
+    for layer in range(sizes.config.n_layer):
         name = f"h.{layer}."
-        yield _enlarge(_part_heads(config, weights[name + "attn.c_attn.weight"]), *qkv)
+        yield _enlarge(_part_heads(sizes, weights[name + "attn.c_attn.weight"]), *qkv)
         by_head = weights[name + "attn.c_proj.weight"].T  # (in, out): the inputs are heads
-        yield _enlarge(_pad_heads(config, by_head).T, *projection)
+        yield _enlarge(_pad_heads(sizes, by_head).T, *projection)
         yield _enlarge(weights[name + "mlp.c_fc.weight"], *fc)
         yield _enlarge(weights[name + "mlp.c_proj.weight"], *mlp_projection)
 
 
-def _vectors(config: ModelConfig, weights: dict[str, Tensor]) -> Iterator[Tensor]:
-    yield _enlarge(weights["wpe.weight"], config.block_size, padded(config.n_embd))
-    for layer in range(config.n_layer):
-        for name, size in zip(_VECTORS, vector_sizes(config), strict=True):
+def _vectors(sizes: Sizes, weights: dict[str, Tensor]) -> Iterator[Tensor]:
+    yield _enlarge(weights["wpe.weight"], sizes.config.block_size, sizes.width)
+    for layer in range(sizes.config.n_layer):
+        for name, size in zip(_VECTORS, sizes.vectors, strict=True):
             value = weights[f"h.{layer}.{name}"][:, None]
-            yield _enlarge(_part_heads(config, value) if name == "attn.c_attn.bias" else value, size, 1)
+            yield _enlarge(_part_heads(sizes, value) if name == "attn.c_attn.bias" else value, size, 1)
     for name in ("ln_f.weight", "ln_f.bias"):
-        yield _enlarge(weights[name][:, None], padded(config.n_embd), 1)
+        yield _enlarge(weights[name][:, None], sizes.width, 1)
 
 
 def _enlarge(matrix: Tensor, rows: int, columns: int) -> Tensor:
@@ -149,31 +146,31 @@ def _enlarge(matrix: Tensor, rows: int, columns: int) -> Tensor:
     return torch.nn.functional.pad(matrix, (0, columns - matrix.shape[1], 0, rows - matrix.shape[0]))
 
 
-def _pad_heads(config: ModelConfig, rows: Tensor) -> Tensor:
+def _pad_heads(sizes: Sizes, rows: Tensor) -> Tensor:
     """Return rows (n_head × head, X) with every head's rows padded, and zeros behind the last: (attention, X)."""
-    by_head = rows.reshape(config.n_head, -1, rows.shape[1])
-    wide = torch.nn.functional.pad(by_head, (0, 0, 0, head_width(config) - by_head.shape[1])).flatten(0, 1)
-    return _enlarge(wide, attention_width(config), rows.shape[1])
+    by_head = rows.reshape(sizes.config.n_head, -1, rows.shape[1])
+    wide = torch.nn.functional.pad(by_head, (0, 0, 0, sizes.head - by_head.shape[1])).flatten(0, 1)
+    return _enlarge(wide, sizes.attention, rows.shape[1])
 
 
-def _part_heads(config: ModelConfig, rows: Tensor) -> Tensor:
+def _part_heads(sizes: Sizes, rows: Tensor) -> Tensor:
     """Return the rows of queries, keys and values (3 C, X), each as `_pad_heads` does."""
-    return torch.cat([_pad_heads(config, part) for part in torch.split(rows, config.n_embd)])
+    return torch.cat([_pad_heads(sizes, part) for part in torch.split(rows, sizes.config.n_embd)])
 
 
-def _join_heads(config: ModelConfig, rows: Tensor) -> Tensor:
+def _join_heads(sizes: Sizes, rows: Tensor) -> Tensor:
     """Undo `_part_heads`, or `_pad_heads` for rows of one part."""
     kept = []
-    for part in torch.split(rows, attention_width(config)):
-        by_head = part[: config.n_head * head_width(config)].reshape(config.n_head, head_width(config), -1)
-        kept.append(by_head[:, : config.n_embd // config.n_head].flatten(0, 1))
+    for part in torch.split(rows, sizes.attention):
+        by_head = part[: sizes.config.n_head * sizes.head].reshape(sizes.config.n_head, sizes.head, -1)
+        kept.append(by_head[:, : sizes.config.n_embd // sizes.config.n_head].flatten(0, 1))
     return torch.cat(kept)
 
 
-def _shrink(config: ModelConfig, name: str, matrix: Tensor) -> Tensor:
+def _shrink(sizes: Sizes, name: str, matrix: Tensor) -> Tensor:
     if name == "attn.c_attn":
-        return _join_heads(config, matrix)
-    return _join_heads(config, matrix.T).T if name == "attn.c_proj" else matrix
+        return _join_heads(sizes, matrix)
+    return _join_heads(sizes, matrix.T).T if name == "attn.c_proj" else matrix
 
 
 def _convert(matrices: "Iterator[Tensor] | list[Tensor]", count: int, dtype: PackedDtype) -> tuple[Array, Array | None]:
@@ -201,7 +198,7 @@ def _convert(matrices: "Iterator[Tensor] | list[Tensor]", count: int, dtype: Pac
 
 
 def _quantise(groups: Tensor, dtype: PackedDtype) -> tuple[Tensor, Tensor]:
-    """Return groups (N, 64) as whole numbers (N, 64) int8, and their scales (N,).
+    """Return groups (N, 128) as whole numbers (N, 128) int8, and their scales (N,).
 
     int8: the largest magnitude is ±127. int4: the largest is -8, so that all sixteen values are used, as in ggml's
     Q4_0.

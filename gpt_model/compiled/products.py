@@ -7,9 +7,10 @@ order, whatever the number of columns: one column or many give the same bits.
 from numba import njit
 
 from gpt_model.compiled.cpu import LANES
-from gpt_model.compiled.layout import GROUP, ROWS
+from gpt_model.compiled.layout import ROWS
 from gpt_model.compiled.simd import fma, load, prefetch, put, store, totals, zero
 
+_PIECE = 64  # inputs between two requests to the memory
 _COLUMNS = 16  # columns that stay in the nearest cache meanwhile
 _AHEAD = 3072  # bytes in each of four rows: without being asked, the memory delivers half as fast
 
@@ -23,15 +24,15 @@ def _row_sums(w, at, x, column, y, first, last):
         r0 = at + row * width
         r1, r2, r3 = r0 + width, r0 + 2 * width, r0 + 3 * width
         a0, a1, a2, a3 = zero(), zero(), zero(), zero()
-        for group in range(0, width, GROUP):
+        for group in range(0, width, _PIECE):
             # what is asked for lies ahead in the same row, or else in the row of the next four that follows it
             skip = ahead if group + ahead < width else ahead + 3 * width
-            for line in range(group + skip, group + skip + GROUP, 64 // w.itemsize):
+            for line in range(group + skip, group + skip + _PIECE, 64 // w.itemsize):
                 prefetch(w, r0 + line)
                 prefetch(w, r1 + line)
                 prefetch(w, r2 + line)
                 prefetch(w, r3 + line)
-            for k in range(group, group + GROUP, LANES):
+            for k in range(group, group + _PIECE, LANES):
                 v = load(x, column * width + k)
                 w0, w1, w2, w3 = load(w, r0 + k), load(w, r1 + k), load(w, r2 + k), load(w, r3 + k)
                 a0, a1, a2, a3 = fma(w0, v, a0), fma(w1, v, a1), fma(w2, v, a2), fma(w3, v, a3)
@@ -43,10 +44,10 @@ def _unpack(w, at, width, first, last, unpacked):
     """Write rows first:last of a matrix to `unpacked` as float32."""
     start = at + first * width
     ahead = start + 4 * _AHEAD // w.itemsize
-    for group in range(0, (last - first) * width, GROUP):
-        for line in range(ahead + group, ahead + group + GROUP, 64 // w.itemsize):
+    for group in range(0, (last - first) * width, _PIECE):
+        for line in range(ahead + group, ahead + group + _PIECE, 64 // w.itemsize):
             prefetch(w, line)
-        for k in range(group, group + GROUP, LANES):
+        for k in range(group, group + _PIECE, LANES):
             store(unpacked, k, load(w, start + k))
 
 
