@@ -186,4 +186,9 @@ def _open_on_device(path: Path, device: torch.device, dtype: str, tokenizer: str
     if dtype == "auto":
         halves = device.type == "cuda" and torch.cuda.is_bf16_supported() and not is_small(model.config)
         dtype = "bfloat16" if halves else "float32"
-    return OpenModel(model.to(getattr(torch, dtype)), own, Backend(str(device), dtype, "torch"))
+    model = model.to(getattr(torch, dtype))
+    if device.type != "cuda":
+        return OpenModel(model, own, Backend(str(device), dtype, "torch"))
+    from gpt_model.graphs import GraphedGPT
+
+    return OpenModel(GraphedGPT(model), own, Backend(str(device), dtype, "torch with CUDA graphs"))

@@ -5,6 +5,7 @@ Shapes: B sequences, T positions, C = n_embd, H = n_head, D = C / H, V = vocab_s
 """
 
 import math
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +36,20 @@ class KVCache:
         self._store[layer, 1, :, :, self.length : end] = values
         return self._store[layer, 0, :, :, :end], self._store[layer, 1, :, :, :end]
 
-    def expand(self, batch_size: int) -> "KVCache":
+    def mask(self, new: int) -> Tensor | None:
+        """Return which positions `new` positions see, (T, length + T) bool; None if all, or those before each."""
+        if not self.length or new == 1:
+            return None
+        # a run of new positions after old ones: is_causal would align it to the wrong corner
+        return torch.ones(new, self.length + new, dtype=torch.bool, device=self._store.device).tril(self.length)
+
+    def positions(self, new: int) -> Tensor:
+        """Return the numbers (T,) of `new` positions."""
+        return torch.arange(self.length, self.length + new, device=self._store.device)
+
+    def expand(self, batch_size: int) -> Self:
         """Return a cache in which the one sequence of this one stands `batch_size` times."""
-        wide = object.__new__(KVCache)
+        wide = object.__new__(type(self))
         wide._store = self._store.expand(-1, -1, batch_size, -1, -1, -1).clone()
         wide.length = self.length
         return wide
@@ -60,13 +72,10 @@ class CausalSelfAttention(nn.Module):
             part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
             for part in self.c_attn(hidden).split(C, dim=2)
         )
-        past = 0
-        if cache is not None:
-            past = cache.length
-            key, value = cache.append(layer, key, value)  # (B, H, past + T, D)
         mask = None
-        if past and T > 1:  # a run of new positions after old ones: is_causal would align it to the wrong corner
-            mask = torch.ones(T, past + T, dtype=torch.bool, device=hidden.device).tril(past)
+        if cache is not None:
+            mask = cache.mask(T)
+            key, value = cache.append(layer, key, value)  # (B, H, length + T, D)
         mixed = F.scaled_dot_product_attention(
             query, key, value, mask, self.dropout if self.training else 0.0, is_causal=T > 1 and mask is None
         )  # (B, H, T, D)
@@ -146,7 +155,7 @@ class GPT(nn.Module):
         T, past = ids.shape[1], cache.length if cache is not None else 0
         if past + T > self.config.block_size:
             raise GenerationError(f"{past + T} tokens do not fit: this model has {self.config.block_size} positions.")
-        positions = torch.arange(past, past + T, device=ids.device)
+        positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
         hidden = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
         for layer, block in enumerate(self.h):
             hidden = block(hidden, layer, cache)
