@@ -125,7 +125,7 @@ class Session:
             self.run.restore(memories)
             self.past.memories = past.memories[: len(prompt) - self.past.prompt_length]
         self.tokens = torch.tensor([prompt], device=model.device).expand(len(seeds), -1)  # (B, T)
-        self._seeds = seeds
+        self.seeds = seeds
         self._reader = reader
         self._rows: TextRows | None = None
         self._candidates, self._account, self._use_cache = candidates, account, use_cache
@@ -145,8 +145,8 @@ class Session:
         """Return the logits (B, V) of the token after the prompt."""
         if not self._use_cache:
             return self._anew()
-        logits = self._reader.read_prompt(self.prompt).expand(len(self._seeds), -1)
-        self._rows = self._reader.widen(len(self._seeds))
+        logits = self._reader.read_prompt(self.prompt).expand(len(self.seeds), -1)
+        self._rows = self._reader.widen(len(self.seeds))
         return logits
 
     def read_last(self) -> Tensor:
@@ -213,7 +213,7 @@ class Session:
         """
         decision = self.decide(logits)
         position = self.tokens.shape[1]
-        uniforms = [keyed_uniform(seed, position) for seed in self._seeds]
+        uniforms = [keyed_uniform(seed, position) for seed in self.seeds]
         model_rows = decision.model.logits if model_logits is None else self._finite(model_logits).logits
         try:
             drawn = self._draw(model_rows, decision.rows, uniforms, self._candidates)
