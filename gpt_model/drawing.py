@@ -16,6 +16,10 @@ _REACH = 30.0
 """Nats below the best within which bins are told apart."""
 
 
+class NotFiniteError(ArithmeticError):
+    """Logits hold NaN or +inf: what was told of them is no number."""
+
+
 @dataclass(frozen=True)
 class Drawn:
     """A drawn token, and what the distributions before and after the chain say of it."""
@@ -43,6 +47,62 @@ def draw(raw: Tensor, chosen: Rows, uniforms: list[float], candidates: int) -> l
         chosen: what the chain made of them, at least one finite in every row.
         uniforms: B numbers.
         candidates: how many of the model's most likely tokens are told.
+
+    Raises:
+        NotFiniteError: there is NaN or +inf in the logits.
+    """
+    told, shares, likelihood = _told(raw, chosen, candidates)
+    drawn = []
+    for row, uniform in enumerate(uniforms):
+        each = told[row]
+        place = _place(each.values, each.shares, each.ids, uniform, len(each.ids) == raw.shape[1])
+        if place is not None:
+            token, p_model, p_chain = int(each.ids[place]), each.p_model[place], each.shares[place]
+            value = each.raw_values[place]
+        else:
+            token = _draw_among_all(chosen.dense[row], shares[row], uniform)
+            p_model, p_chain = float(likelihood[row, token]), float(shares[row, token])
+            value = float(raw[row, token])
+        drawn.append(Drawn(token, p_model, p_chain, each.rank(value, raw[row]), each.entropy, each.candidates))
+    return drawn
+
+
+def tell(raw: Tensor, chosen: Rows, tokens: list[int], candidates: int) -> list[Drawn]:
+    """Return what `draw` would tell had it drawn these tokens, one a row. Arguments as there."""
+    told, shares, likelihood = _told(raw, chosen, candidates)
+    ids = torch.tensor(tokens, device=raw.device)[:, None]
+    of_them = torch.cat([each.gather(1, ids).double() for each in (likelihood, shares, raw)], dim=1).tolist()
+    return [
+        Drawn(token, p_model, p_chain, each.rank(value, raw[row]), each.entropy, each.candidates)
+        for row, (token, each, (p_model, p_chain, value)) in enumerate(zip(tokens, told, of_them, strict=True))
+    ]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Of one row, on the host: its most likely tokens before the chain, and after it, best first."""
+
+    entropy: float
+    candidates: tuple[tuple[int, float, float], ...]
+    best_values: list[float]
+    ids: list[float]
+    """After the chain, as are the next four."""
+    shares: list[float]
+    p_model: list[float]
+    values: list[float]
+    raw_values: list[float]
+
+    def rank(self, value: float, raw: Tensor) -> int:
+        if value > self.best_values[-1]:
+            return sum(each > value for each in self.best_values)
+        return int((raw > value).sum())
+
+
+def _told(raw: Tensor, chosen: Rows, candidates: int) -> tuple[list[_Told], Tensor, Tensor]:
+    """Return what is told of each row, which leaves the device in one piece, and the shares after and before.
+
+    Raises:
+        NotFiniteError: there is NaN or +inf in the logits.
     """
     vocab_size, processed = raw.shape[1], chosen.dense
     best = raw.topk(max(min(candidates, vocab_size), 1), dim=-1)
@@ -54,32 +114,22 @@ def draw(raw: Tensor, chosen: Rows, uniforms: list[float], candidates: int) -> l
     q = processed.softmax(dim=-1)
     head = processed.topk(min(_HEAD, vocab_size), dim=-1)
     told = (
-        best.indices, likelihood, q.gather(1, best.indices), best.values,
+        entropy, best.indices, likelihood, q.gather(1, best.indices), best.values,
         head.indices, q.gather(1, head.indices), p.gather(1, head.indices), head.values, raw.gather(1, head.indices),
-        entropy,
     )  # fmt: skip
-    rows = torch.cat([each.double() for each in told], dim=1).tolist()
     sizes = [each.shape[1] for each in told]
-    drawn = []
-    for row, uniform in enumerate(uniforms):
+    found = []
+    for row in torch.cat([each.double() for each in told], dim=1).tolist():
         parts, start = [], 0
         for size in sizes:
-            parts.append(rows[row][start : start + size])
+            parts.append(row[start : start + size])
             start += size
-        best_ids, before, after, best_values, ids, shares, p_head, values, raw_values, (nats,) = parts
-        place = _place(values, shares, ids, uniform, len(ids) == vocab_size)
-        if place is not None:
-            token, p_model, p_chain, value = int(ids[place]), p_head[place], shares[place], raw_values[place]
-        else:
-            token = _draw_among_all(processed[row], q[row], uniform)
-            p_model, p_chain, value = float(p[row, token]), float(q[row, token]), float(raw[row, token])
-        if value > best_values[-1]:
-            rank = sum(each > value for each in best_values)
-        else:
-            rank = int((raw[row] > raw[row, token]).sum())
+        (nats,), best_ids, before, after, best_values, *of_head = parts
+        if not math.isfinite(nats):
+            raise NotFiniteError
         told_candidates = tuple(zip(map(int, best_ids), before, after, strict=True))[:candidates]
-        drawn.append(Drawn(token, p_model, p_chain, rank, nats, told_candidates))
-    return drawn
+        found.append(_Told(nats, told_candidates, best_values, *of_head))
+    return found, q, p
 
 
 def _place(
@@ -131,15 +181,29 @@ def _draw_among_all(logits: Tensor, shares: Tensor, uniform: float) -> int:
 def finite(logits: Tensor) -> Rows:
     """Return logits (B, V) with NaN as -inf, and their largest.
 
+    Away from the CPU nobody looks: a look would wait for the device once more a token. There `draw` finds what is
+    no number.
+
     Raises:
         GenerationError: a row has no finite number: the model is broken.
     """
+    if logits.device.type != "cpu":
+        return Rows(logits)
     best = logits.amax(dim=-1, keepdim=True)
     if all(math.isfinite(value) for (value,) in best.tolist()):
         return Rows(logits, top=best)
-    cleaned = logits.nan_to_num(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
-    if bool((cleaned.amax(dim=-1) == -math.inf).any()):
+    return cleaned(logits)
+
+
+def cleaned(logits: Tensor) -> Rows:
+    """Return logits (B, V) with what is no finite number as -inf.
+
+    Raises:
+        GenerationError: a row has no finite number: the model is broken.
+    """
+    clean = logits.nan_to_num(nan=-math.inf, posinf=-math.inf, neginf=-math.inf)
+    if bool((clean.amax(dim=-1) == -math.inf).any()):
         raise GenerationError(
             "The model gives no finite number for any token: its weights are broken. Try another checkpoint."
         )
-    return Rows(cleaned)
+    return Rows(clean)

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 
 import torch
 
-from gpt_model.drawing import Drawn, draw, finite
+from gpt_model.decoding import Decoder, Past, Plain, Session
+from gpt_model.drawing import Drawn
 from gpt_model.errors import GenerationError
-from gpt_model.language_model import LanguageModel, Reader, window_start
+from gpt_model.language_model import LanguageModel, Reader
 from gpt_model.stop_texts import StopTexts
 from gpt_model.token_record import Account, Candidate, Finished, FinishReason, Token
 from gpt_model.tokenizer import StreamDecoder, Tokenizer
-from samplers import Chain, ChainRun, keyed_uniform
+from samplers import Chain
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Request:
     """How many of the model's most likely tokens each Token tells."""
     account: bool = False
     """Whether each Token tells what every stage did."""
+    decoder: Decoder = field(default_factory=Plain)
+    """What drives the model."""
     use_cache: bool = True
     """Keep keys and values; the text is the same without, only slower."""
 
@@ -57,6 +60,7 @@ class Engine:
         self.model = model
         self.tokenizer = tokenizer
         self._reader = Reader(model)
+        self._past: Past | None = None
         self._texts: dict[int, str] = {}
 
     def encode(self, prompt: str | tuple[int, ...]) -> list[int]:
@@ -98,59 +102,56 @@ class Engine:
         """
         began = time.perf_counter()
         prompt = self.encode(request.prompt)
-        block_size = self.model.config.block_size
         samples = [_Sample(self.tokenizer, request, number, began) for number in range(request.samples)]
-        run = ChainRun(request.chain, [sample.seed for sample in samples], self.tokenizer)
-        tokens = torch.tensor([prompt], device=self.model.device).expand(request.samples, -1)  # (B, T)
-        # the compiled model brings its own
-        draw_rows, finite_rows = getattr(self.model, "draw", draw), getattr(self.model, "finite", finite)
-        rows = None
+        groups = [samples] if request.decoder.together else [[sample] for sample in samples]
+        for group in groups:
+            session = Session(
+                self.model, self._reader, self.tokenizer, prompt, [sample.seed for sample in group],
+                live_chain() if live_chain else request.chain, request.max_new_tokens, request.candidates,
+                request.account, request.use_cache, live_chain, self._past, group[0].number,
+            )  # fmt: skip
+            try:
+                yield from self._decode(request.decoder, session, group, cancel)
+            finally:
+                session.close()
+                if len(group) == 1:
+                    self._past = session.past
+
+    def _decode(
+        self, decoder: Decoder, session: Session, samples: list["_Sample"], cancel: threading.Event | None
+    ) -> Iterator[Token | Finished]:
+        """Yield what becomes of samples that stand in the rows of one session."""
         shown_chain: Chain | None = None
-        for index in range(request.max_new_tokens):
+        steps = decoder.decode(session)
+        reason: FinishReason = "length"
+        for index in range(session.max_new_tokens):
             if cancel is not None and cancel.is_set():
+                reason = "cancel"
                 break
-            if not request.use_cache:
-                logits = self.model.next_logits(tokens[:, window_start(tokens.shape[1], block_size) :])
-            elif rows is None:
-                logits = self._reader.read_prompt(prompt).expand(request.samples, -1)
-                rows = self._reader.widen(request.samples)
-            else:
-                logits = rows.next_logits(tokens)
-            model_rows = finite_rows(logits)  # (B, V)
+            if (step := next(steps, None)) is None:
+                break
             if index == 0:
                 for sample in samples:
-                    sample.prompt_read = sample.last = time.perf_counter()
-            if live_chain is not None and (chain := live_chain()) != run.chain:
-                run.switch(chain)
-            processed = run.process(model_rows, tokens, len(prompt), request.account)
-            position = tokens.shape[1]
-            uniforms = [keyed_uniform(sample.seed, position) for sample in samples]
-            drawn = draw_rows(model_rows.logits, processed.rows, uniforms, request.candidates)
+                    sample.prompt_read = sample.last = session.prompt_read_at
+            new_chain = str(step.chain) if step.chain != shown_chain else None
+            shown_chain = step.chain
             for row, sample in enumerate(samples):
-                run.after(row, drawn[row].id)
                 if not sample.finished:
-                    new_chain = str(run.chain) if run.chain != shown_chain else None
-                    token, reason = sample.token(
-                        drawn[row],
-                        index,
-                        position,
-                        uniforms[row],
-                        tuple(Candidate(id, self._text(id), *both) for id, *both in drawn[row].candidates),
-                        tuple(Account(*each) for each in processed.accounts[row]) if processed.accounts else (),
-                        new_chain,
-                        processed.faults if row == 0 else (),
-                    )
+                    drawn = step.drawn[row]
+                    token, end = sample.token(
+                        drawn, index, step.position, step.uniforms[row],
+                        tuple(Candidate(id, self._text(id), *both) for id, *both in drawn.candidates),
+                        tuple(Account(*each) for each in step.accounts[row]) if step.accounts else (),
+                        new_chain, step.faults if row == 0 else (),
+                    )  # fmt: skip
                     yield token
-                    if reason:
-                        yield sample.finish(reason)
-            shown_chain = run.chain
+                    if end:
+                        yield sample.finish(end)
             if all(sample.finished for sample in samples):
                 return
-            new = torch.tensor([[each.id] for each in drawn], device=tokens.device)
-            tokens = torch.cat([tokens, new], dim=1)
         for sample in samples:
             if not sample.finished:
-                yield sample.finish("cancel" if cancel is not None and cancel.is_set() else "length")
+                yield sample.finish(reason)
 
     def _text(self, token: int) -> str:
         if token not in self._texts:
@@ -163,9 +164,9 @@ class _Sample:
 
     def __init__(self, tokenizer: Tokenizer | None, request: Request, number: int, began: float) -> None:
         self.seed = request.seed + number
+        self.number = number
         self.finished = False
         self.began = self.prompt_read = self.last = began
-        self._number = number
         self._count = 0
         self._decoder = StreamDecoder(tokenizer) if tokenizer else None
         self._stops = StopTexts(request.stop)
@@ -187,7 +188,7 @@ class _Sample:
         now = time.perf_counter()
         spent, self.last = (now - self.last) * 1000, now
         token = Token(
-            self._number, index, position, drawn.id, text, drawn.p_model, drawn.p_chain, drawn.rank, drawn.entropy,
+            self.number, index, position, drawn.id, text, drawn.p_model, drawn.p_chain, drawn.rank, drawn.entropy,
             uniform, spent, candidates, accounts, chain, faults,
         )  # fmt: skip
         return token, reason
@@ -199,4 +200,4 @@ class _Sample:
             certain, stopped = self._stops.push(self._decoder.finish())
             rest = certain if stopped else certain + self._stops.finish()
         reading, writing = self.prompt_read - self.began, self.last - self.prompt_read
-        return Finished(self._number, reason, rest, self._count, self.seed, reading, writing)
+        return Finished(self.number, reason, rest, self._count, self.seed, reading, writing)

@@ -79,6 +79,12 @@ class StepCache(KVCache):
         wide._prepare()
         return wide
 
+    def select(self, rows: list[int]) -> Self:
+        """Return a cache of these of its sequences; one may be named several times."""
+        chosen = super().select(rows)
+        chosen._prepare()
+        return chosen
+
 
 class GraphedGPT:
     """A GPT that replays its steps. It answers to the same calls."""
@@ -150,7 +156,7 @@ def _span(length: int, block_size: int) -> int:
 
 
 def _record_on_cuda(run: Callable[[], Tensor]) -> tuple[Graph, Tensor]:
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(_WARM_UP):

@@ -16,6 +16,9 @@ class Cache(Protocol):
     def expand(self, batch_size: int) -> "Cache":
         """Return a cache in which the one sequence of this one begins `batch_size` sequences."""
 
+    def select(self, rows: list[int]) -> "Cache":
+        """Return a cache of these of its sequences; one may be named several times."""
+
 
 class LanguageModel(Protocol):
     """Reads tokens and tells how likely each is to come next."""
@@ -28,8 +31,8 @@ class LanguageModel(Protocol):
     def new_cache(self, batch_size: int = 1) -> Any:
         """Return an empty cache of this model's own kind for sequences of up to block_size tokens."""
 
-    def __call__(self, ids: Tensor) -> Tensor:
-        """Return logits (B, T, V) for ids (B, T)."""
+    def __call__(self, ids: Tensor, cache: Any = None) -> Tensor:
+        """Return logits (B, T, V) for ids (B, T), which follow what is in the cache."""
 
     def next_logits(self, ids: Tensor, cache: Any = None) -> Tensor:
         """Return the logits (B, V) float32 of the token after ids (B, T), which follow what is in the cache."""
@@ -75,33 +78,65 @@ class Reader:
             self._cache = None  # half-read
             raise
 
-    def widen(self, rows: int) -> "_Rows":
+    def widen(self, rows: int) -> "TextRows":
         """Return a reader of `rows` texts that begin with the prompt; of one text, it teaches this one."""
         assert self._cache is not None
         cache = self._cache.expand(rows) if rows > 1 else self._cache
-        return _Rows(self._model, cache, self._start, self if rows == 1 else None)
+        return TextRows(self._model, cache, self._start, self if rows == 1 else None)
 
     def _forget(self, start: int) -> None:
         self._cache, self._tokens, self._start = self._model.new_cache(), [], start
 
-    def learn(self, token: int, cache: Cache, start: int) -> None:
-        """Take note of a token that a request of one text has read."""
-        self._tokens.append(token)
+    def learn(self, tokens: list[int], cache: Cache, start: int) -> None:
+        """Take note of tokens that a request of one text has read."""
+        self._tokens += tokens
         self._cache, self._start = cache, start
 
 
-class _Rows:
+class TextRows:
     """Texts of one length that grow together."""
 
-    def __init__(self, model: LanguageModel, cache: Cache, start: int, teacher: Reader | None) -> None:
+    def __init__(self, model: LanguageModel, cache: Cache, start: int, teacher: Reader | None = None) -> None:
         self._model, self._cache, self._start, self._teacher = model, cache, start, teacher
 
     def next_logits(self, tokens: Tensor) -> Tensor:
         """Return the logits (B, V) of the token after tokens (B, T), of which the last is new."""
-        start = window_start(tokens.shape[1], self._model.config.block_size)
-        if start != self._start:
-            self._cache, self._start = self._model.new_cache(tokens.shape[0]), start
+        self._follow(tokens.shape[0], tokens.shape[1])
         logits = self._model.next_logits(tokens[:, self._start + self._cache.length :], self._cache)
         if self._teacher is not None:
-            self._teacher.learn(int(tokens[0, -1]), self._cache, self._start)
+            self._teacher.learn([int(tokens[0, -1])], self._cache, self._start)
         return logits
+
+    def room(self, length: int) -> int:
+        """Return how many tokens fit behind texts of this length before their window moves."""
+        block_size = self._model.config.block_size
+        return block_size - (length - window_start(length, block_size))
+
+    def read_ahead(self, tokens: Tensor, guesses: list[int]) -> Tensor:
+        """Return the logits (1 + n, V) after one text (1, T), whose last token is new, and after each of n guesses.
+
+        The guesses are as good as read until `keep` says how many of them came true. There must be room for them.
+        """
+        self._follow(1, tokens.shape[1])
+        unread = tokens[:, self._start + self._cache.length :]
+        ids = torch.cat([unread, torch.tensor([guesses], dtype=torch.long, device=tokens.device)], dim=1)
+        logits = self._model(ids, self._cache)[0, unread.shape[1] - 1 :].float()
+        if self._teacher is not None:
+            self._teacher.learn([int(tokens[0, -1])], self._cache, self._start)
+        return logits
+
+    def keep(self, guesses: list[int], count: int) -> None:
+        """Forget all guesses that were read ahead but the first `count`."""
+        self._cache.length -= len(guesses) - count
+        if self._teacher is not None:
+            self._teacher.learn(guesses[:count], self._cache, self._start)
+
+    def select(self, rows: list[int]) -> None:
+        """Go on with these of the texts; one may be named several times."""
+        self._cache = self._cache.select(rows)
+
+    def _follow(self, rows: int, length: int) -> None:
+        """Move the window to where texts of this length have it."""
+        start = window_start(length, self._model.config.block_size)
+        if start != self._start:
+            self._cache, self._start = self._model.new_cache(rows), start

@@ -54,6 +54,13 @@ class KVCache:
         wide.length = self.length
         return wide
 
+    def select(self, rows: list[int]) -> Self:
+        """Return a cache of these of its sequences; one may be named several times."""
+        chosen = object.__new__(type(self))
+        chosen._store = self._store[:, :, rows]
+        chosen.length = self.length
+        return chosen
+
 
 class CausalSelfAttention(nn.Module):
     """Multi-head attention in which a position sees itself and what came before it."""

@@ -29,6 +29,8 @@ class Account(NamedTuple):
     mass: float
     """The model's probability that is left."""
     milliseconds: float
+    entropy: float = 0.0
+    """Of what is left, in nats."""
 
 
 @dataclass(frozen=True)

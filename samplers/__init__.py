@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from samplers.chain import Chain, format_stage
-from samplers.chain_run import ChainRun, Processed, StageAccount
-from samplers.discovery import StageEntry, load_stage, stage_entries, stage_names
+from samplers.chain import Chain, format_stage, parse_stage
+from samplers.chain_run import ChainRun, Memories, Processed, StageAccount
+from samplers.discovery import StageEntry, entries, load, load_stage, stage_entries, stage_names
 from samplers.errors import ChainError
 from samplers.rows import Rows, RowsStage
 from samplers.stage import Context, Param, Parameter, Stage, Vocabulary, build, is_off, nudged, parameters
@@ -19,6 +19,7 @@ __all__ = [
     "ChainError",
     "ChainRun",
     "Context",
+    "Memories",
     "Param",
     "Parameter",
     "Processed",
@@ -30,12 +31,15 @@ __all__ = [
     "Vocabulary",
     "apply",
     "build",
+    "entries",
     "format_stage",
     "is_off",
     "keyed_uniform",
+    "load",
     "load_stage",
     "nudged",
     "parameters",
+    "parse_stage",
     "stage_entries",
     "stage_names",
 ]

@@ -1,14 +1,16 @@
 """ChainRun: one chain at work on one generation. Calls the stages, keeps their memories, survives their faults."""
 
+import functools
 import math
 import time
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from samplers.chain import Chain, format_stage
 from samplers.errors import ChainError
+from samplers.guard import Guard, checked
 from samplers.rows import Rows, RowsStage
 from samplers.stage import Context, Stage, Vocabulary
 from samplers.uniform import keyed_uniform
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 STRIKES = 3
 """Faults in a row after which a stage is switched off."""
+
+Memories = tuple[tuple[type, tuple[Any, ...]], ...]
+"""What the stages with memory remember: the type of each, and its memory of every row."""
 
 
 class StageAccount(NamedTuple):
@@ -29,6 +34,8 @@ class StageAccount(NamedTuple):
     mass: float
     """The model's probability that is left, of the row before the chain."""
     milliseconds: float
+    entropy: float
+    """Of what is left, in nats."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,10 @@ class Processed:
 
 
 class ChainRun:
-    """The state of a chain on B rows that grow together. `switch` swaps the chain between two tokens."""
+    """The state of a chain on B rows that grow together. `switch` swaps the chain between two tokens.
+
+    What stages remember are values: `memories` are those of this position, and `restore` goes back to others.
+    """
 
     def __init__(self, chain: Chain, seeds: Sequence[int], vocabulary: Vocabulary | None = None) -> None:
         self._seeds = tuple(seeds)  # one a row
@@ -57,51 +67,64 @@ class ChainRun:
         self._strikes: dict[Stage, int] = {}
         self._memories: list[list[Any]] = []
         self._seen: list[tuple[Tensor, Tensor] | None] = []
+        self._guard = Guard()
         self.chain = Chain()
         self.switch(chain)
 
     def switch(self, chain: Chain) -> None:
         """Take another chain from the next token on; a stage of a type that was there before keeps its memory."""
-        old = [(type(stage), memories) for stage, memories in zip(self.chain, self._memories, strict=True)]
-        self._memories = []
-        for stage in chain:
-            kept = next((pair for pair in old if pair[0] is type(stage)), None)
-            if kept:
-                old.remove(kept)
-                self._memories.append(kept[1])
-            else:
-                self._memories.append(
-                    [start() if (start := getattr(stage, "start", None)) else None for _ in self._seeds]
-                )
-        self._seen = [None] * len(chain)
+        remembered = self.memories
         self._strikes = {stage: self._strikes.get(stage, 0) for stage in chain}
         self.chain = chain
+        self.restore(remembered)
+
+    @property
+    def memories(self) -> Memories:
+        """What the stages with memory remember now."""
+        pairs = zip(self.chain, self._memories, strict=True)
+        return tuple((type(stage), tuple(rows)) for stage, rows in pairs if hasattr(stage, "start"))
+
+    def restore(self, memories: Memories) -> None:
+        """Go back, or on, to what was remembered elsewhere; stages of a type that is not in it start anew."""
+        left = list(memories)
+        self._memories = []
+        for stage in self.chain:
+            kept = next((pair for pair in left if pair[0] is type(stage) and len(pair[1]) == len(self._seeds)), None)
+            if kept:
+                left.remove(kept)
+            start = getattr(stage, "start", None)
+            self._memories.append(list(kept[1]) if kept else [start() if start else None for _ in self._seeds])
+        self._seen = [None] * len(self.chain)
 
     def process(
-        self, logits: "Tensor | Rows", tokens: "Tensor", prompt_length: int, account: bool = False
-    ) -> Processed:
+        self, logits: "Tensor | Rows", tokens: "Tensor", prompt_length: int, account: bool = False,
+        remaining: int | None = None,
+    ) -> Processed:  # fmt: skip
         """Return the logits after every stage. logits (B, V) float32, tokens (B, T) int64.
 
-        A stage that raises, changes its input, empties a row, or returns NaN, +inf or another shape or type is
-        bypassed for this token, and switched off after three in a row.
+        A stage that raises, changes its input, empties a row, does not return, or returns NaN, +inf or another shape
+        or type is bypassed for this token, and switched off after three in a row.
         """
         accounts: list[list[StageAccount]] = [[] for _ in self._seeds]
         faults = []
         self._seen = [None] * len(self.chain)
         rows = logits if isinstance(logits, Rows) else Rows(logits)
-        before = rows.dense.softmax(dim=-1) if account else None
+        before = rows.probabilities if account else None
         for place, stage in enumerate(self.chain):
             if self._strikes[stage] >= STRIKES:
                 continue
             began = time.perf_counter()
             uniforms = _Uniforms(self._seeds, tokens.shape[1], place + 1)
-            context = Context(tokens, prompt_length, uniforms, None, self._vocabulary)
+            context = Context(tokens, prompt_length, uniforms, None, self._vocabulary, remaining)
             try:
                 result = self._call(place, stage, rows, context)
             except Exception as error:  # nothing that a stage does may end the stream
-                self._strikes[stage] += 1
-                off = "; switched off" if self._strikes[stage] >= STRIKES else "; bypassed for this token"
-                faults.append(f"{format_stage(stage)}: {type(error).__name__}: {error}{off}")
+                faults.append(f"{format_stage(stage)}: {_sentence(error)}{self._strike(stage)}")
+                continue
+            except BaseException as error:  # sys.exit in a plugin
+                if isinstance(error, KeyboardInterrupt) or not _foreign(stage):
+                    raise
+                faults.append(f"{format_stage(stage)}: {_sentence(error)}{self._strike(stage)}")
                 continue
             self._strikes[stage] = 0
             if hasattr(stage, "after"):
@@ -109,10 +132,8 @@ class ChainRun:
             rows = result
             if before is not None:
                 spent = (time.perf_counter() - began) * 1000
-                alive = rows.dense > -math.inf  # (B, V)
-                kept, mass = alive.sum(dim=-1).tolist(), (before * alive).sum(dim=-1).tolist()
-                for row, mine in enumerate(accounts):
-                    mine.append(StageAccount(format_stage(stage), kept[row], mass[row], spent))
+                for mine, (kept, mass, nats) in zip(accounts, _account(rows, before), strict=True):
+                    mine.append(StageAccount(format_stage(stage), kept, mass, spent, nats))
         return Processed(rows, tuple(map(tuple, accounts)) if account else (), tuple(faults))
 
     def after(self, row: int, token: int) -> None:
@@ -120,25 +141,69 @@ class ChainRun:
         for place, stage in enumerate(self.chain):
             seen = self._seen[place]
             if seen is not None and (step := getattr(stage, "after", None)):
-                self._memories[place][row] = step(self._memories[place][row], token, seen[0][row], seen[1][row])
+                try:
+                    self._memories[place][row] = step(self._memories[place][row], token, seen[0][row], seen[1][row])
+                except Exception:  # told at its next call, which sees that nothing was remembered
+                    if not _foreign(stage):
+                        raise
+                    self._strike(stage)
+
+    def close(self) -> None:
+        """Let go of what the stages of others ran on."""
+        self._guard.close()
+
+    def _strike(self, stage: Stage) -> str:
+        self._strikes[stage] += 1
+        return "; switched off" if self._strikes[stage] >= STRIKES else "; bypassed for this token"
 
     def _call(self, place: int, stage: Stage, rows: Rows, context: Context) -> Rows:
-        ours = not _foreign(stage)  # ours keep the contract: a test holds each to it, with every extreme
-        if ours and isinstance(stage, RowsStage):
-            return stage.on(rows, context)
+        remembers = hasattr(stage, "start")
+        if not _foreign(stage):  # ours keep the contract: a test holds each to it, with every extreme
+            if isinstance(stage, RowsStage) and not remembers:
+                return stage.on(rows, context)
+            if not remembers:
+                return Rows(stage(rows.dense, context))
+            return Rows(_stacked([stage(each, own) for each, own in self._apart(place, rows.dense, context)]))
         logits = rows.dense
-        if not hasattr(stage, "start"):
-            return Rows(stage(logits, context) if ours else _checked(stage(logits.clone(), context), logits))
+        # what a stage of others is given is its own, so that changing it changes nothing
+        if not remembers:
+            own = replace(context, tokens=context.tokens.clone())
+            return Rows(checked(self._guard.call(functools.partial(stage, logits.clone(), own)), logits))
         results = []
+        for row, own in self._apart(place, logits, context):
+            call = functools.partial(stage, row.clone(), replace(own, tokens=own.tokens.clone()))
+            results.append(checked(self._guard.call(call), row))
+        return Rows(_stacked(results))
+
+    def _apart(self, place: int, logits: "Tensor", context: Context) -> "Iterator[tuple[Tensor, Context]]":
+        """Yield each row (1, V) with a context of its own."""
         for row, memory in enumerate(self._memories[place]):
-            own = replace(
-                context, tokens=context.tokens[row : row + 1], uniform=context.uniform[row : row + 1], memory=memory
-            )
-            results.append(_checked(stage(logits[row : row + 1].clone(), own), logits[row : row + 1]))
-        result = logits.clone()
-        for row, each in enumerate(results):
-            result[row] = each[0]
-        return Rows(result)
+            alone = slice(row, row + 1)
+            own = replace(context, tokens=context.tokens[alone], uniform=context.uniform[alone], memory=memory)
+            yield logits[alone], own
+
+
+def _stacked(rows: "list[Tensor]") -> "Tensor":
+    if len(rows) == 1:
+        return rows[0]
+    stacked = rows[0].new_empty((len(rows), rows[0].shape[-1]))
+    for row, each in enumerate(rows):
+        stacked[row] = each[0]
+    return stacked
+
+
+def _account(rows: Rows, before: "Tensor") -> list[tuple[int, float, float]]:
+    """Return of each row how many candidates are left, the mass of `before` that is theirs, and their entropy."""
+    alive = rows.dense > -math.inf  # (B, V)
+    kept, mass = alive.sum(dim=-1).tolist(), (before * alive).sum(dim=-1).tolist()
+    return list(zip(kept, mass, rows.entropy[:, 0].clamp(min=0.0).tolist(), strict=True))
+
+
+def _sentence(error: BaseException) -> str:
+    text = str(error)
+    return (
+        text if isinstance(error, ChainError) else f"{type(error).__name__}: {text}" if text else type(error).__name__
+    )
 
 
 class _Uniforms(Sequence[float]):
@@ -163,21 +228,3 @@ class _Uniforms(Sequence[float]):
 def _foreign(stage: Stage) -> bool:
     """Return whether the stage is someone else's, and may break the rule that its input stays unchanged."""
     return not type(stage).__module__.startswith("samplers.")
-
-
-def _checked(result: Any, logits: "Tensor") -> "Tensor":
-    """Return a stage's result if it keeps the contract; the best token of a row is what the checks look at."""
-    if getattr(result, "shape", None) != logits.shape:
-        raise ChainError(f"returned {_shape(result)} instead of logits of shape {tuple(logits.shape)}")
-    if result.dtype != logits.dtype or result.device != logits.device:
-        raise ChainError(f"returned {result.dtype} on {result.device} instead of {logits.dtype} on {logits.device}")
-    for best in result.amax(dim=-1).tolist():  # NaN if any is NaN, +inf if any is, -inf if the row is empty
-        if math.isnan(best):
-            raise ChainError("returned NaN")
-        if math.isinf(best):
-            raise ChainError("returned +inf" if best > 0 else "removed every token")
-    return result  # type: ignore[no-any-return]
-
-
-def _shape(result: Any) -> str:
-    return f"shape {tuple(result.shape)}" if hasattr(result, "shape") else type(result).__name__

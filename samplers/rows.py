@@ -6,7 +6,7 @@ kept as numbers, so that nothing of a vocabulary's size is written until the dra
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from samplers.stage import Context
 
@@ -34,7 +34,8 @@ class Rows:
         return top if self.divisor == 1.0 else top / self.divisor
 
     def keep(self, threshold: "Tensor") -> "Rows":
-        """Return rows in which logits, as they are now, below `threshold` (B, 1) are out. It is not above the best."""
+        """Return rows in which logits, as they are now, below `threshold` (B, 1) are out; the best always stays."""
+        threshold = threshold.minimum(self.best)
         if self.divisor == 1.0:
             return replace(self, floor=threshold if self.floor is None else self.floor.maximum(threshold))
         return replace(self, last_floor=threshold if self.last_floor is None else self.last_floor.maximum(threshold))
@@ -52,6 +53,39 @@ class Rows:
         if self.divisor != 1.0:
             logits = logits / self.divisor
         return logits if self.last_floor is None else _cut(logits, self.last_floor)
+
+    @cached_property
+    def log_probabilities(self) -> "Tensor":
+        """(B, V): ln p, -inf for what is out."""
+        return self.dense.log_softmax(dim=-1)
+
+    @cached_property
+    def probabilities(self) -> "Tensor":
+        """(B, V): the softmax of the logits as they are now."""
+        return self.dense.softmax(dim=-1)
+
+    @cached_property
+    def log_total(self) -> "Tensor":
+        """(B, 1): ln Σ exp z over the logits as they are now, so that ln p = z - log_total."""
+        return self.dense.logsumexp(dim=-1, keepdim=True)
+
+    @cached_property
+    def entropy(self) -> "Tensor":
+        """(B, 1): H = -Σ p ln p in nats; what is out counts nothing."""
+        # clamped, for 0 × -inf is no number
+        return -(self.probabilities * self.log_probabilities.clamp(min=-1e4)).sum(dim=-1, keepdim=True)
+
+    def alive(self, row: int) -> Any:
+        """Return one row's logits as they are now without those that are out, in a numpy array (n,) to be read only.
+
+        For rows on a CPU; a row with a cut costs what its few tokens cost, not what the vocabulary does.
+        """
+        values = self.logits[row].numpy()
+        if self.floor is not None:
+            values = values[(values >= self.floor[row].item()).nonzero()[0]]
+        if self.divisor != 1.0:
+            values = values / values.dtype.type(self.divisor)
+        return values if self.last_floor is None else values[values >= self.last_floor[row].item()]
 
 
 def _cut(logits: "Tensor", floor: "Tensor") -> "Tensor":

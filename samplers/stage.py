@@ -59,6 +59,8 @@ class Context:
     memory: Any = None
     """What the stage's `start` and `after` returned; None for a stage without memory."""
     vocabulary: Vocabulary | None = None
+    remaining: int | None = None
+    """How many tokens may still come, the next one included; None where nobody knows."""
 
 
 @runtime_checkable
@@ -108,7 +110,7 @@ def parameters(stage_class: type) -> tuple[Parameter, ...]:
     return tuple(found)
 
 
-def build(stage_class: type, values: dict[str, Any]) -> Stage:
+def build(stage_class: type, values: dict[str, Any], kind: str = "stage") -> Stage:
     """Return a stage with these parameters, given as text or as numbers.
 
     Raises:
@@ -118,7 +120,7 @@ def build(stage_class: type, values: dict[str, Any]) -> Stage:
     stage_name = stage_class.name  # type: ignore[attr-defined]
     for name in values:
         if name not in known:
-            raise ChainError(f"The stage '{stage_name}' has no parameter '{name}'.{nearest(name, known)}")
+            raise ChainError(f"The {kind} '{stage_name}' has no parameter '{name}'.{nearest(name, known)}")
     checked = {name: _check(stage_name, known[name], value) for name, value in values.items()}
     return typing.cast(Stage, stage_class(**checked))
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from samplers.nucleus import nucleus
 from samplers.rows import Rows, RowsStage
 from samplers.stage import Context, Param
 
@@ -19,12 +20,4 @@ class TopP(RowsStage):
     p: Annotated[float, Param(0.0, 1.0, 0.01, off=1.0, help="the mass that stays; 1 keeps all")] = 0.95
 
     def on(self, rows: Rows, context: Context) -> Rows:
-        if self.p >= 1.0:
-            return rows
-        rows = Rows(rows.dense)
-        ordered, _ = rows.logits.sort(dim=-1, descending=True)  # (B, V)
-        # float64: 50,000 float32 terms drift by more than the tail of a peaked row.
-        probabilities = ordered.double().softmax(dim=-1)
-        mass_before = probabilities.cumsum(dim=-1) - probabilities
-        kept = (mass_before < self.p).sum(dim=-1, keepdim=True).clamp(min=1)  # (B, 1)
-        return rows.keep(ordered.gather(-1, kept - 1))
+        return rows if self.p >= 1.0 else rows.keep(nucleus(rows, self.p))

@@ -57,6 +57,20 @@ class CompiledCache:
         wide.length, wide.shared = self.length, shared
         return wide
 
+    def select(self, rows: list[int]) -> "CompiledCache":
+        """Return a cache of these of its sequences; one may be named several times."""
+        if self.rows == 1:
+            return self.expand(len(rows))
+        chosen = CompiledCache(self._sizes, len(rows))
+        blocks, shared = self.shared // at.BLOCK, self.shared
+        chosen.keys[:, 0, :, :blocks] = self.keys[:, 0, :, :blocks]
+        chosen.values[:, 0, :, :shared] = self.values[:, 0, :, :shared]
+        end = -(-self.length // at.BLOCK)
+        chosen.keys[:, :, :, blocks:end] = self.keys[:, rows, :, blocks:end]
+        chosen.values[:, :, :, shared : self.length] = self.values[:, rows, :, shared : self.length]
+        chosen.length, chosen.shared = self.length, shared
+        return chosen
+
 
 class CompiledGPT:
     """A GPT that reads tokens by the compiled step. Not for two threads at once.

@@ -21,9 +21,9 @@ class Point(EntryPoint):
 def announced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
     points: list[EntryPoint] = list(discovery.entry_points(group=discovery.GROUP))
     monkeypatch.setattr(discovery, "entry_points", lambda group: points)
-    stage_entries.cache_clear()
+    discovery.entries.cache_clear(), discovery.load.cache_clear()
     yield points
-    stage_entries.cache_clear()
+    discovery.entries.cache_clear(), discovery.load.cache_clear()
 
 
 def test_the_built_in_stages_come_through_entry_points() -> None:
