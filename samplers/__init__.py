@@ -65,7 +65,7 @@ def apply(
     """
     import torch
 
-    rows = logits.float().reshape(-1, logits.shape[-1])  # (B, V)
+    rows = logits.detach().float().reshape(-1, logits.shape[-1])  # (B, V)
     history = torch.tensor([list(row) for row in tokens], dtype=torch.long, device=rows.device)
     history = history.expand(rows.shape[0], -1)
     parsed = Chain.parse(chain) if isinstance(chain, str) else chain

@@ -1,10 +1,16 @@
 """Top-k."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from samplers.rows import Rows, RowsStage
 from samplers.stage import Context, Param
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_GROUPS = 64
+"""Rows are looked at in so many numbers at a time."""
 
 
 @dataclass(frozen=True)
@@ -21,5 +27,21 @@ class TopK(RowsStage):
         if not 0 < self.k < rows.logits.shape[-1]:
             return rows
         # what is out already is below what the k-th largest of all would be, or the k-th is out too
-        kth = rows.logits.topk(self.k, dim=-1).values[..., -1:]  # (B, 1)
-        return rows.keep(kth / rows.divisor)
+        return rows.keep(_kth_largest(rows.logits, self.k) / rows.divisor)
+
+
+def _kth_largest(logits: "Tensor", k: int) -> "Tensor":
+    """Return the k-th largest (B, 1) of logits (B, V)."""
+    vocab_size = logits.shape[-1]
+    lanes = vocab_size // _GROUPS
+    if logits.device.type != "cpu" or lanes < 4 * k:
+        return logits.topk(k, dim=-1).values[..., -1:]
+    found = []
+    for row in logits.numpy():
+        # k of these maxima are at least as large as the k-th of them: so are as many logits, and none below matters
+        maxima = row[: lanes * _GROUPS].reshape(_GROUPS, lanes).max(axis=0)
+        maxima.partition(lanes - k)
+        large = row[(row >= maxima[lanes - k]).nonzero()[0]]
+        large.partition(len(large) - k)
+        found.append(float(large[len(large) - k]))
+    return logits.new_tensor(found)[:, None]

@@ -44,12 +44,20 @@ def draw_row(raw, processed, same, cuts, size, uniform, count, share, few, told)
     end = (size + LANES - 1) // LANES * LANES
     raw_best = _best(raw, size)
     best = (raw_best if same else _best(processed, size)) / cuts[1]
-    mass = _shares(processed, cuts, size, end, best, share)
-    token = _find(processed, cuts, best, share, end, uniform * mass, few)
+    alive = _collect(processed, cuts, size, few)
+    if alive <= FEW_TOKENS:
+        mass = 0.0
+        for place in range(alive):
+            mass += np.exp(few[place, 0] - best)
+        token, left = _pick(few, alive, best, uniform * mass)
+    else:
+        mass = _shares(processed, cuts, size, end, best, share)
+        token = _find(processed, cuts, best, share, end, uniform * mass, few)
+        left = np.float64(number(share, token))
     _likeliest(raw, processed, cuts, size, best, mass, count, told)
     raw_mass, product = _mass_and_product(raw, size, raw_best)
     told[0], told[1] = token, np.exp(np.float64(number(raw, token)) - raw_best) / raw_mass
-    told[2] = number(share, token) / mass
+    told[2] = left / mass
     told[3] = _rank(raw, size, number(raw, token))
     told[4] = np.log(raw_mass) - product / raw_mass  # -Σ p ln p, ln p = depth - ln Σ
     for place in range(5, 5 + 3 * count, 3):
@@ -75,6 +83,52 @@ def _carried_out(value, cuts):
         return np.float32(-np.inf)
     value /= cuts[1]
     return value if value >= cuts[2] else np.float32(-np.inf)
+
+
+@njit(nogil=True, error_model="numpy")
+def _collect(source, cuts, size, few):
+    """Gather what the cuts leave, best first, equals by id, as long as it fits; return how many there are.
+
+    Of more than 64 the rest is not counted.
+    """
+    floor = max(cuts[0], np.float32(-3e38))
+    if cuts[2] > -np.inf:  # what is surely below the last floor too, whatever the division rounds
+        floor = max(floor, cuts[2] * cuts[1] - np.float32(1e-5) * abs(cuts[2] * cuts[1]))
+    count, whole = 0, size // LANES * LANES
+    for k in range(0, size, LANES):
+        if k < whole and largest(load(source, k)) < floor:
+            continue
+        for token in range(k, min(k + LANES, size)):
+            value = _carried_out(number(source, token), cuts)
+            if value == -np.inf:
+                continue
+            if count == FEW_TOKENS:
+                return count + 1
+            _insert(few, count, value, token)
+            count += 1
+    return count
+
+
+@njit(nogil=True, error_model="numpy")
+def _insert(few, count, value, token):
+    """Put a token among the `count` that are there, best first, behind its equals."""
+    place = count
+    while place > 0 and few[place - 1, 0] < value:
+        few[place, 0], few[place, 1] = few[place - 1, 0], few[place - 1, 1]
+        place -= 1
+    few[place, 0], few[place, 1] = value, token
+
+
+@njit(nogil=True, error_model="numpy")
+def _pick(few, count, best, goal):
+    """Return the token on which the goal falls, and its mass."""
+    passed, mass = 0.0, 0.0
+    for place in range(count):
+        mass = np.exp(few[place, 0] - best)
+        passed += mass
+        if goal < passed:
+            return int(few[place, 1]), mass
+    return int(few[count - 1, 1]), mass  # rounding left a hair
 
 
 @njit(nogil=True, error_model="numpy")
@@ -211,12 +265,7 @@ def _among_few(source, cuts, share, end, low, high, goal, few):
             continue
         for token in range(k, k + LANES):
             if low <= number(share, token) < high:
-                value = _carried_out(number(source, token), cuts)
-                place = count
-                while place > 0 and few[place - 1, 0] < value:
-                    few[place, 0], few[place, 1] = few[place - 1, 0], few[place - 1, 1]
-                    place -= 1
-                few[place, 0], few[place, 1] = value, token
+                _insert(few, count, _carried_out(number(source, token), cuts), token)
                 count += 1
     passed = 0.0
     for place in range(count):

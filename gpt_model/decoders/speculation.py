@@ -2,8 +2,8 @@
 
 What comes true is decided by drawing each token exactly as plain decoding would: from the model's own distribution
 after the chain, by the number of its position. A guess is right when it is the token drawn. So the text is plain
-decoding's, token for token and not only in distribution, and a sure guess is as often right as the rejection sampling of
-Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding", arXiv 2211.17192, would have it.
+decoding's, token for token and not only in distribution, and a sure guess is right as often as with the rejection
+sampling of Leviathan et al. 2023, "Fast Inference from Transformers via Speculative Decoding", arXiv 2211.17192.
 """
 
 from collections.abc import Callable, Iterator
