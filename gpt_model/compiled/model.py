@@ -1,6 +1,7 @@
 """CompiledGPT: a packed model with the compiled decode step, in the place of a GPT where text is generated on a CPU."""
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,7 @@ class CompiledGPT:
         self._own(at.UNIT_ROOM, (threads, at.UNIT_SIZE), np.uint8)
         self._tops = self._own(at.TOPS, (threads, at.MOST_COLUMNS))
         self._own(at.SCORES, (threads, 4, packed.sizes.span))
+        self._vocab_rows = packed.sizes.vocab_rows
         self._columns = 0
         self._last = 0, 0
 
@@ -122,14 +124,23 @@ class CompiledGPT:
         Raises:
             GenerationError: the sequence is longer than block_size.
         """
-        return self._logits(ids, cache or self.new_cache(ids.shape[0]), last_only=True)[:, -1]
+        rows, length = ids.shape
+        cache = cache or self.new_cache(rows)
+        if rows * length > at.MOST_COLUMNS:
+            return self._logits(ids, cache, last_only=True)[:, -1]
+        self._check_room(cache, length)
+        logits = torch.empty((rows, self._vocab_rows))
+        self._run(ids, 0, cache, cache.length, logits, True)
+        cache.length += length
+        self._last = logits.data_ptr(), rows
+        return logits if self._vocab_rows == self.config.vocab_size else logits[:, : self.config.vocab_size]
 
     def finite(self, logits: Tensor) -> Rows:
         """Return what drawing.finite does; of what next_logits returned last, the largest is known already."""
         if self._last == (logits.data_ptr(), logits.shape[0]):
-            top = torch.from_numpy(self._tops[:, : logits.shape[0]].max(axis=0))[:, None]
-            if bool(top.isfinite().all()):
-                return Rows(logits, top=top)
+            top = self._tops[:, : logits.shape[0]].max(axis=0)
+            if all(map(math.isfinite, top.tolist())):
+                return Rows(logits, top=torch.from_numpy(top)[:, None])
         return finite(logits)
 
     def __call__(self, ids: Tensor, cache: CompiledCache | None = None) -> Tensor:
@@ -142,14 +153,10 @@ class CompiledGPT:
 
     def _logits(self, ids: Tensor, cache: CompiledCache, last_only: bool) -> Tensor:
         rows, length = ids.shape
-        if length > cache.room:
-            raise GenerationError(
-                f"{cache.length + length} tokens do not fit: this model has {self.config.block_size} positions."
-            )
-        logits = torch.empty((rows, 1 if last_only else length, self.packed.sizes.vocab_rows))
-        at_once = rows * length <= at.MOST_COLUMNS
-        self._last = (logits.data_ptr(), rows) if at_once and last_only else (0, 0)
-        if at_once:
+        self._check_room(cache, length)
+        logits = torch.empty((rows, 1 if last_only else length, self._vocab_rows))
+        self._last = 0, 0
+        if rows * length <= at.MOST_COLUMNS:
             self._run(ids, 0, cache, cache.length, logits, last_only)
         else:  # a row at a time, its columns in slabs
             for row, begin in itertools.product(range(rows), range(0, length, at.MOST_COLUMNS)):
@@ -158,6 +165,12 @@ class CompiledGPT:
                 self._run(part, row, cache, cache.length + begin, target, last_only)
         cache.length += length
         return logits[:, :, : self.config.vocab_size]
+
+    def _check_room(self, cache: CompiledCache, length: int) -> None:
+        if length > cache.room:
+            raise GenerationError(
+                f"{cache.length + length} tokens do not fit: this model has {self.config.block_size} positions."
+            )
 
     def _run(self, ids: Tensor, row: int, cache: CompiledCache, past: int, logits: Tensor, last_only: bool) -> None:
         self._make_room(ids.numel())
