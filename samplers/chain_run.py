@@ -55,6 +55,18 @@ class Processed:
         return self.rows.dense
 
 
+class _Placed:
+    """A stage in its place: what is known of it, and how often in a row it failed."""
+
+    def __init__(self, stage: Stage, strikes: int) -> None:
+        self.stage = stage
+        self.strikes = strikes
+        # someone else's may break the rule that its input stays unchanged
+        self.foreign = not type(stage).__module__.startswith("samplers.")
+        self.remembers = hasattr(stage, "start")
+        self.decides = isinstance(stage, RowsStage) and not self.remembers
+
+
 class ChainRun:
     """The state of a chain on B rows that grow together. `switch` swaps the chain between two tokens.
 
@@ -64,7 +76,7 @@ class ChainRun:
     def __init__(self, chain: Chain, seeds: Sequence[int], vocabulary: Vocabulary | None = None) -> None:
         self._seeds = tuple(seeds)  # one a row
         self._vocabulary = vocabulary
-        self._strikes: dict[Stage, int] = {}
+        self._placed: list[_Placed] = []
         self._memories: list[list[Any]] = []
         self._seen: list[tuple[Tensor, Tensor] | None] = []
         self._guard = Guard()
@@ -73,16 +85,16 @@ class ChainRun:
 
     def switch(self, chain: Chain) -> None:
         """Take another chain from the next token on; a stage of a type that was there before keeps its memory."""
-        remembered = self.memories
-        self._strikes = {stage: self._strikes.get(stage, 0) for stage in chain}
+        remembered, strikes = self.memories, {each.stage: each.strikes for each in self._placed}
+        self._placed = [_Placed(stage, strikes.get(stage, 0)) for stage in chain]
         self.chain = chain
         self.restore(remembered)
 
     @property
     def memories(self) -> Memories:
         """What the stages with memory remember now."""
-        pairs = zip(self.chain, self._memories, strict=True)
-        return tuple((type(stage), tuple(rows)) for stage, rows in pairs if hasattr(stage, "start"))
+        pairs = zip(self._placed, self._memories, strict=True)
+        return tuple((type(placed.stage), tuple(rows)) for placed, rows in pairs if placed.remembers)
 
     def restore(self, memories: Memories) -> None:
         """Go back, or on, to what was remembered elsewhere; stages of a type that is not in it start anew."""
@@ -110,24 +122,27 @@ class ChainRun:
         self._seen = [None] * len(self.chain)
         rows = logits if isinstance(logits, Rows) else Rows(logits)
         before = rows.probabilities if account else None
-        for place, stage in enumerate(self.chain):
-            if self._strikes[stage] >= STRIKES:
+        position = tokens.shape[1]
+        for place, placed in enumerate(self._placed):
+            if placed.strikes >= STRIKES:
                 continue
+            stage = placed.stage
             began = time.perf_counter()
-            uniforms = _Uniforms(self._seeds, tokens.shape[1], place + 1)
+            uniforms = _Uniforms(self._seeds, position, place + 1)
             context = Context(tokens, prompt_length, uniforms, None, self._vocabulary, remaining)
             try:
-                result = self._call(place, stage, rows, context)
-            except Exception as error:  # nothing that a stage does may end the stream
-                faults.append(f"{format_stage(stage)}: {_sentence(error)}{self._strike(stage)}")
-                continue
-            except BaseException as error:  # sys.exit in a plugin
-                if isinstance(error, KeyboardInterrupt) or not _foreign(stage):
+                result = self._call(place, placed, rows, context)
+            except (
+                BaseException
+            ) as error:  # nothing that a stage does may end the stream, not even sys.exit in a plugin
+                if not isinstance(error, Exception) and (isinstance(error, KeyboardInterrupt) or not placed.foreign):
                     raise
-                faults.append(f"{format_stage(stage)}: {_sentence(error)}{self._strike(stage)}")
+                placed.strikes += 1
+                off = "; switched off" if placed.strikes >= STRIKES else "; bypassed for this token"
+                faults.append(f"{format_stage(stage)}: {_sentence(error)}{off}")
                 continue
-            self._strikes[stage] = 0
-            if hasattr(stage, "after"):
+            placed.strikes = 0
+            if placed.remembers:
                 self._seen[place] = (rows.dense, result.dense)
             rows = result
             if before is not None:
@@ -138,35 +153,33 @@ class ChainRun:
 
     def after(self, row: int, token: int) -> None:
         """Tell the stages with memory which token was drawn in a row."""
-        for place, stage in enumerate(self.chain):
-            seen = self._seen[place]
-            if seen is not None and (step := getattr(stage, "after", None)):
+        for place, placed in enumerate(self._placed):
+            if (seen := self._seen[place]) is None:
+                continue
+            step: Any = getattr(placed.stage, "after", None)
+            if step is not None:
                 try:
                     self._memories[place][row] = step(self._memories[place][row], token, seen[0][row], seen[1][row])
-                except Exception:  # told at its next call, which sees that nothing was remembered
-                    if not _foreign(stage):
+                except Exception:  # a plugin's: its memory stays as it was, and it comes nearer to being switched off
+                    if not placed.foreign:
                         raise
-                    self._strike(stage)
+                    placed.strikes += 1
 
     def close(self) -> None:
         """Let go of what the stages of others ran on."""
         self._guard.close()
 
-    def _strike(self, stage: Stage) -> str:
-        self._strikes[stage] += 1
-        return "; switched off" if self._strikes[stage] >= STRIKES else "; bypassed for this token"
-
-    def _call(self, place: int, stage: Stage, rows: Rows, context: Context) -> Rows:
-        remembers = hasattr(stage, "start")
-        if not _foreign(stage):  # ours keep the contract: a test holds each to it, with every extreme
-            if isinstance(stage, RowsStage) and not remembers:
-                return stage.on(rows, context)
-            if not remembers:
+    def _call(self, place: int, placed: "_Placed", rows: Rows, context: Context) -> Rows:
+        stage = placed.stage
+        if not placed.foreign:  # ours keep the contract: a test holds each to it, with every extreme
+            if placed.decides:
+                return stage.on(rows, context)  # type: ignore[attr-defined, no-any-return]
+            if not placed.remembers:
                 return Rows(stage(rows.dense, context))
             return Rows(_stacked([stage(each, own) for each, own in self._apart(place, rows.dense, context)]))
         logits = rows.dense
         # what a stage of others is given is its own, so that changing it changes nothing
-        if not remembers:
+        if not placed.remembers:
             own = replace(context, tokens=context.tokens.clone())
             return Rows(checked(self._guard.call(functools.partial(stage, logits.clone(), own)), logits))
         results = []
@@ -223,8 +236,3 @@ class _Uniforms(Sequence[float]):
         if isinstance(row, slice):
             return tuple(keyed_uniform(seed, self._position, self._place) for seed in self._seeds[row])
         return keyed_uniform(self._seeds[row], self._position, self._place)
-
-
-def _foreign(stage: Stage) -> bool:
-    """Return whether the stage is someone else's, and may break the rule that its input stays unchanged."""
-    return not type(stage).__module__.startswith("samplers.")
