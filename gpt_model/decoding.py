@@ -108,7 +108,8 @@ class Session:
         self, model: LanguageModel, reader: Reader, vocabulary: Vocabulary | None, prompt: list[int],
         seeds: list[int], chain: Chain, max_new_tokens: int, candidates: int = 10, account: bool = False,
         use_cache: bool = True, live_chain: Callable[[], Chain] | None = None, past: Past | None = None,
-        number: int = 0,
+        number: int = 0, samples: int = 1, end_of_text: int | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
         self.model = model
         self.vocabulary = vocabulary
@@ -116,6 +117,12 @@ class Session:
         self.max_new_tokens = max_new_tokens
         self.number = number
         """Which of the request's samples the first row is."""
+        self.samples = samples
+        """How many the request has."""
+        self.end_of_text = end_of_text
+        """The token that ends a text; None if none does."""
+        self.cancelled = cancelled
+        """Whether nobody waits any more: for a decoder that works long between two tokens."""
         self.run = ChainRun(chain, seeds, vocabulary)
         self.prompt_read_at = 0.0
         """When the first logits were there, by time.perf_counter."""
@@ -128,7 +135,8 @@ class Session:
         self.seeds = seeds
         self._reader = reader
         self._rows: TextRows | None = None
-        self._candidates, self._account, self._use_cache = candidates, account, use_cache
+        self.use_cache = use_cache
+        self._candidates, self._account = candidates, account
         self._live_chain = live_chain
         # the compiled model brings its own
         self._draw: Callable[..., list[Drawn]] = getattr(model, "draw", draw)
@@ -143,7 +151,7 @@ class Session:
 
     def read_prompt(self) -> Tensor:
         """Return the logits (B, V) of the token after the prompt."""
-        if not self._use_cache:
+        if not self.use_cache:
             return self._anew()
         logits = self._reader.read_prompt(self.prompt).expand(len(self.seeds), -1)
         self._rows = self._reader.widen(len(self.seeds))
@@ -173,6 +181,8 @@ class Session:
 
     def fork(self, count: int) -> TextRows:
         """Return a reader of `count` texts that begin with the prompt, which must have been read."""
+        if not self.use_cache:
+            return TextRows(self.model, self.model.new_cache(count), 0)
         return self._reader.widen(count)
 
     def _anew(self) -> Tensor:
@@ -184,21 +194,32 @@ class Session:
 
     # --- deciding
 
-    def decide(self, logits: Tensor) -> "Decision":
+    def decide(self, logits: Tensor, run: ChainRun | None = None, tokens: Tensor | None = None) -> "Decision":
         """Let the chain that is in force decide on logits (B, V).
+
+        Args:
+            logits: of the token after the texts as they are now.
+            run: the state of the chain, and
+            tokens: the tokens (B, T), where texts are tried that are not the session's.
 
         Raises:
             GenerationError: a row has no finite number: the model is broken.
         """
+        rows = self._finite(logits) if logits.device.type == "cpu" else cleaned(logits)
+        return self._decide(rows, run, tokens)
+
+    def _decide(self, rows: Rows, run: ChainRun | None = None, tokens: Tensor | None = None) -> "Decision":
         if not self.prompt_read_at:
             self.prompt_read_at = time.perf_counter()
-        if self._live_chain is not None and (chain := self._live_chain()) != self.run.chain:
-            self.run.switch(chain)
-        rows = self._finite(logits)
-        written = self.tokens.shape[1] - self.past.prompt_length
-        if len(self.past.memories) <= written:
-            self.past.memories.append(self.run.memories)
-        processed = self.run.process(rows, self.tokens, self.past.prompt_length, self._account, self.remaining)
+        own = run is None or tokens is None
+        if run is None or tokens is None:
+            run, tokens = self.run, self.tokens
+        if self._live_chain is not None and (chain := self._live_chain()) != run.chain:
+            run.switch(chain)
+        if own:
+            self._note()
+        remaining = self.max_new_tokens - (tokens.shape[1] - len(self.prompt))
+        processed = run.process(rows, tokens, self.past.prompt_length, self._account, remaining)
         return Decision(rows, processed.rows, processed.accounts, processed.faults)
 
     def step(self, logits: Tensor, model_logits: Tensor | None = None) -> Step:
@@ -211,7 +232,7 @@ class Session:
         Raises:
             GenerationError: a row has no finite number: the model is broken.
         """
-        decision = self.decide(logits)
+        decision = self._decide(self._finite(logits))
         position = self.tokens.shape[1]
         uniforms = [keyed_uniform(seed, position) for seed in self.seeds]
         model_rows = decision.model.logits if model_logits is None else self._finite(model_logits).logits
@@ -221,25 +242,45 @@ class Session:
             return self.step(cleaned(logits).logits, None if model_logits is None else cleaned(model_logits).logits)
         return self._add(drawn, decision, uniforms)
 
-    def take(self, tokens: list[int], logits: Tensor, decision: "Decision") -> Step:
-        """Add tokens, one a text, that a decoder has chosen itself after a decision on logits (B, V)."""
+    def take(self, tokens: list[int], decision: "Decision") -> Step:
+        """Add tokens, one a text, that a decoder has chosen itself after a decision."""
         told = tell(decision.model.logits, decision.rows, tokens, self._candidates)
         return self._add(told, decision, [0.0] * len(tokens))
+
+    def tell(self, decision: "Decision", rows: list[int], tokens: list[int]) -> list[Drawn]:
+        """Return what there is to tell of tokens chosen from these of a decision's rows; one may be named often."""
+        return tell(decision.model.logits[rows], Rows(decision.rows.dense[rows]), tokens, self._candidates)
+
+    def add(self, step: Step, memories: Memories) -> Step:
+        """Add a token, of one text, that was decided on elsewhere, and what is remembered after it."""
+        self._note()
+        if step.chain != self.run.chain:
+            self.run.switch(step.chain)
+        self.run.restore(memories)
+        self._append(step.drawn)
+        return step
 
     def _add(self, drawn: list[Drawn], decision: "Decision", uniforms: list[float]) -> Step:
         position = self.tokens.shape[1]
         for row, each in enumerate(drawn):
             self.run.after(row, each.id)
+        self._append(drawn)
+        return Step(drawn, position, uniforms, self.run.chain, decision.accounts, decision.faults)
+
+    def _append(self, drawn: list[Drawn]) -> None:
         new = torch.tensor([[each.id] for each in drawn], device=self.tokens.device)
         self.tokens = torch.cat([self.tokens, new], dim=1)
         if len(drawn) == 1:
             self.past.tokens.append(drawn[0].id)
-        return Step(drawn, position, uniforms, self.run.chain, decision.accounts, decision.faults)
+
+    def _note(self) -> None:
+        """Note what is remembered before the next token."""
+        if len(self.past.memories) <= self.tokens.shape[1] - self.past.prompt_length:
+            self.past.memories.append(self.run.memories)
 
     def close(self) -> None:
         """Note what is remembered at the end, and let go of what the stages ran on."""
-        if len(self.past.memories) <= self.tokens.shape[1] - self.past.prompt_length:
-            self.past.memories.append(self.run.memories)
+        self._note()
         self.run.close()
 
 

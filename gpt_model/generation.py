@@ -108,7 +108,8 @@ class Engine:
             session = Session(
                 self.model, self._reader, self.tokenizer, prompt, [sample.seed for sample in group],
                 live_chain() if live_chain else request.chain, request.max_new_tokens, request.candidates,
-                request.account, request.use_cache, live_chain, self._past, group[0].number,
+                request.account, request.use_cache, live_chain, self._past, group[0].number, request.samples,
+                samples[0].end_of_text, cancel.is_set if cancel else lambda: False,
             )  # fmt: skip
             try:
                 yield from self._decode(request.decoder, session, group, cancel)
@@ -129,6 +130,7 @@ class Engine:
                 reason = "cancel"
                 break
             if (step := next(steps, None)) is None:
+                reason = "cancel" if session.cancelled() else "length"
                 break
             if index == 0:
                 for sample in samples:
@@ -170,7 +172,7 @@ class _Sample:
         self._count = 0
         self._decoder = StreamDecoder(tokenizer) if tokenizer else None
         self._stops = StopTexts(request.stop)
-        self._end_of_text = tokenizer.end_of_text if tokenizer and not request.ignore_end_of_text else None
+        self.end_of_text = tokenizer.end_of_text if tokenizer and not request.ignore_end_of_text else None
 
     def token(
         self, drawn: Drawn, index: int, position: int, uniform: float, candidates: tuple[Candidate, ...],
@@ -179,7 +181,7 @@ class _Sample:
         """Return the token's record, and why the sample ends with it, if it does."""
         text = ""
         reason: FinishReason | None = None
-        if drawn.id == self._end_of_text:
+        if drawn.id == self.end_of_text:
             reason = "end_of_text"
         elif self._decoder:
             text, stopped = self._stops.push(self._decoder.push(drawn.id))

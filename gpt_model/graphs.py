@@ -54,6 +54,8 @@ class StepCache(KVCache):
         self.position = torch.zeros(1, dtype=torch.long, device=device)
         self.steps: dict[int, _Step] = {}
         self.span: int | None = None
+        self.recorded = True
+        """Whether its steps are to be recorded."""
 
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """As KVCache; in a step, write where `position` says and return the whole span (B, H, span, D)."""
@@ -83,6 +85,7 @@ class StepCache(KVCache):
         """Return a cache of these of its sequences; one may be named several times."""
         chosen = super().select(rows)
         chosen._prepare()
+        chosen.recorded = False  # it will be chosen from again, after fewer steps than a recording costs
         return chosen
 
 
@@ -116,7 +119,7 @@ class GraphedGPT:
         Raises:
             GenerationError: the sequence is longer than block_size.
         """
-        if self.note or ids.shape[1] != 1 or not isinstance(cache, StepCache) or not cache.room:
+        if self.note or ids.shape[1] != 1 or not isinstance(cache, StepCache) or not (cache.room and cache.recorded):
             return self.model.next_logits(ids, cache)
         span = _span(cache.length + 1, self.config.block_size)
         cache.ids.copy_(ids)
@@ -132,6 +135,10 @@ class GraphedGPT:
         step.graph.replay()
         cache.length += 1
         return step.logits.clone()  # the next replay writes over it
+
+    def read(self, ids: Tensor, cache: Any = None) -> tuple[Tensor, Tensor]:
+        """As GPT.read, and never recorded."""
+        return self.model.read(ids, cache)
 
     def _recorded(self, cache: StepCache, span: int) -> _Step:
         length = cache.length

@@ -37,6 +37,9 @@ class LanguageModel(Protocol):
     def next_logits(self, ids: Tensor, cache: Any = None) -> Tensor:
         """Return the logits (B, V) float32 of the token after ids (B, T), which follow what is in the cache."""
 
+    def read(self, ids: Tensor, cache: Any = None) -> tuple[Tensor, Tensor]:
+        """Return the last block's normalised output (B, T, C) float32 for ids (B, T), and what next_logits does."""
+
 
 def window_start(length: int, block_size: int) -> int:
     """Return where the window of a context of `length` tokens begins."""
@@ -132,8 +135,8 @@ class TextRows:
             self._teacher.learn(guesses[:count], self._cache, self._start)
 
     def select(self, rows: list[int]) -> None:
-        """Go on with these of the texts; one may be named several times."""
-        self._cache = self._cache.select(rows)
+        """Go on with these of the texts; one may be named several times. The reader of the prompt learns no more."""
+        self._cache, self._teacher = self._cache.select(rows), None
 
     def _follow(self, rows: int, length: int) -> None:
         """Move the window to where texts of this length have it."""

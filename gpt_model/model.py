@@ -183,6 +183,15 @@ class GPT(nn.Module):
         """Return the logits (B, V) float32 of the token after ids (B, T): the head sees the last position only."""
         return F.linear(self.hidden(ids, cache)[:, -1], self.wte.weight).float()
 
+    def read(self, ids: Tensor, cache: KVCache | None = None) -> tuple[Tensor, Tensor]:
+        """Return the last block's normalised output (B, T, C) float32, and what `next_logits` returns.
+
+        Raises:
+            GenerationError: the sequence is longer than block_size.
+        """
+        hidden = self.hidden(ids, cache)
+        return hidden.float(), F.linear(hidden[:, -1], self.wte.weight).float()
+
     def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
         """Return the mean cross-entropy, in nats a token, of targets (B, T) after ids (B, T)."""
         return F.cross_entropy(self(ids).flatten(0, 1).float(), targets.flatten())

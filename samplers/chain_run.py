@@ -108,6 +108,13 @@ class ChainRun:
             self._memories.append(list(kept[1]) if kept else [start() if start else None for _ in self._seeds])
         self._seen = [None] * len(self.chain)
 
+    def select(self, rows: Sequence[int]) -> None:
+        """Go on with these of the rows, each with what it remembers; one may be named several times."""
+        self._seeds = tuple(self._seeds[row] for row in rows)
+        self._memories = [[memories[row] for row in rows] for memories in self._memories]
+        chosen = list(rows)
+        self._seen = [seen and (seen[0][chosen], seen[1][chosen]) for seen in self._seen]
+
     def process(
         self, logits: "Tensor | Rows", tokens: "Tensor", prompt_length: int, account: bool = False,
         remaining: int | None = None,

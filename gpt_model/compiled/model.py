@@ -2,11 +2,13 @@
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gpt_model.compiled import layout as at
 from gpt_model.compiled.cpu import may_use_matrix_unit
@@ -98,7 +100,7 @@ class CompiledGPT:
         self._own(at.SCORES, (threads, 4, packed.sizes.span))
         self._vocab_rows = packed.sizes.vocab_rows
         self._columns = 0
-        self._last = 0, 0
+        self._last: Tensor | None = None
 
     def _own(self, place: int, size: tuple[int, ...], kind: type[np.generic] = np.float32) -> Numbers:
         """Return an array of zeros; its address is noted."""
@@ -132,12 +134,13 @@ class CompiledGPT:
         logits = torch.empty((rows, self._vocab_rows))
         self._run(ids, 0, cache, cache.length, logits, True)
         cache.length += length
-        self._last = logits.data_ptr(), rows
+        self._last = logits  # held, so that no other tensor can come to stand there
         return logits if self._vocab_rows == self.config.vocab_size else logits[:, : self.config.vocab_size]
 
     def finite(self, logits: Tensor) -> Rows:
         """Return what drawing.finite does; of what next_logits returned last, the largest is known already."""
-        if self._last == (logits.data_ptr(), logits.shape[0]):
+        last = self._last
+        if last is not None and last.data_ptr() == logits.data_ptr() and len(last) == len(logits):
             top = self._tops[:, : logits.shape[0]].max(axis=0)
             if all(map(math.isfinite, top.tolist())):
                 return Rows(logits, top=torch.from_numpy(top)[:, None])
@@ -155,16 +158,42 @@ class CompiledGPT:
         rows, length = ids.shape
         self._check_room(cache, length)
         logits = torch.empty((rows, 1 if last_only else length, self._vocab_rows))
-        self._last = 0, 0
+        self._last = None
         if rows * length <= at.MOST_COLUMNS:
             self._run(ids, 0, cache, cache.length, logits, last_only)
-        else:  # a row at a time, its columns in slabs
-            for row, begin in itertools.product(range(rows), range(0, length, at.MOST_COLUMNS)):
-                part = ids[row : row + 1, begin : begin + at.MOST_COLUMNS]
+        else:
+            for row, begin, part in _slabs(ids):
                 target = logits[row : row + 1] if last_only else logits[row : row + 1, begin : begin + part.shape[1]]
                 self._run(part, row, cache, cache.length + begin, target, last_only)
         cache.length += length
         return logits[:, :, : self.config.vocab_size]
+
+    def read(self, ids: Tensor, cache: CompiledCache | None = None) -> tuple[Tensor, Tensor]:
+        """Return the last block's normalised output (B, T, C) for ids (B, T), and what `next_logits` returns.
+
+        Raises:
+            GenerationError: the sequence is longer than block_size.
+        """
+        rows, length = ids.shape
+        cache = cache or self.new_cache(rows)
+        self._check_room(cache, length)
+        logits = torch.empty((rows, self._vocab_rows))
+        stream = torch.empty((rows, length, self.config.n_embd))
+        self._last = None
+        whole = rows * length <= at.MOST_COLUMNS
+        for row, begin, part in [(0, 0, ids)] if whole else _slabs(ids):
+            self._run(part, row, cache, cache.length + begin, logits[row : row + len(part)], True)
+            # the pass normalises only what the head needs; the residual stream of all columns stands there yet
+            found = torch.from_numpy(self._kept[at.HIDDEN])[: part.numel(), : self.config.n_embd]
+            stream[row : row + len(part), begin : begin + part.shape[1]] = found.view(*part.shape, -1)
+        cache.length += length
+        return self._normalised(stream), logits[:, : self.config.vocab_size]
+
+    def _normalised(self, stream: Tensor) -> Tensor:
+        """Return the final LayerNorm of the residual stream (B, T, C)."""
+        width, places = self.config.n_embd, self._kept[at.VECTOR_AT][self.config.n_layer, :2].tolist()
+        gain, bias = (torch.from_numpy(self._kept[at.VECTORS][place : place + width].copy()) for place in places)
+        return F.layer_norm(stream, (width,), gain, bias, self.config.layer_norm_epsilon)
 
     def _check_room(self, cache: CompiledCache, length: int) -> None:
         if length > cache.room:
@@ -208,6 +237,12 @@ class CompiledGPT:
                 self._own(first + 1, (self._columns, size // at.GROUP))
                 self._own(first + 2, (2, self._columns, size), np.uint8)
         self._table[at.COLUMNS] = self._columns
+
+
+def _slabs(ids: Tensor) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield what is too much for one call: a row at a time, its columns in slabs."""
+    for row, begin in itertools.product(range(ids.shape[0]), range(0, ids.shape[1], at.MOST_COLUMNS)):
+        yield row, begin, ids[row : row + 1, begin : begin + at.MOST_COLUMNS]
 
 
 def _tables(packed: PackedModel) -> dict[int, Numbers]:

@@ -11,7 +11,7 @@ import torch
 from gpt_model.backend import open_model
 from gpt_model.decoders.speculation import speculate
 from gpt_model.decoding import Session, Step
-from gpt_model.drawing import draw
+from gpt_model.drawing import cleaned, draw
 from gpt_model.errors import GenerationError
 from gpt_model.language_model import LanguageModel, Reader
 from samplers import ChainRun, Param, keyed_uniform
@@ -47,7 +47,7 @@ class _Guesser:
     """A draft model at work on one text."""
 
     def __init__(self, model: LanguageModel, session: Session) -> None:
-        self._reader, self._session = Reader(model), session
+        self._reader, self._session, self._device = Reader(model), session, model.device
         self._draw = getattr(model, "draw", draw)
 
     def guess(self, tokens: list[int], count: int) -> list[int]:
@@ -55,13 +55,16 @@ class _Guesser:
         session, text = self._session, list(tokens)
         run = ChainRun(session.run.chain, session.seeds, session.vocabulary)
         run.restore(session.run.memories)
-        for _ in range(count):
-            logits = self._reader.read_prompt(text)
-            chosen = run.process(logits, torch.tensor([text]), session.past.prompt_length).rows
-            (drawn,) = self._draw(logits, chosen, [keyed_uniform(session.seeds[0], len(text))], 1)
-            run.after(0, drawn.id)
-            text.append(drawn.id)
-        run.close()
+        try:
+            for place in range(count):
+                rows = cleaned(self._reader.read_prompt(text))
+                so_far = torch.tensor([text], device=self._device)
+                chosen = run.process(rows, so_far, session.past.prompt_length, remaining=session.remaining - place).rows
+                (drawn,) = self._draw(rows.logits, chosen, [keyed_uniform(session.seeds[0], len(text))], 1)
+                run.after(0, drawn.id)
+                text.append(drawn.id)
+        finally:
+            run.close()
         return text[len(tokens) :]
 
 

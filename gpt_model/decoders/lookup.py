@@ -14,8 +14,8 @@ class Lookup:
     """Guess that what followed the last tokens before follows them again; the text is plain decoding's.
 
     The longest run of up to `ngram` last tokens that stands earlier in the text, where it stood last, tells what comes
-    next. Saxena 2023, "Prompt Lookup Decoding"; speculation.py has why no text is changed by it. Worth its while where
-    texts repeat themselves: code, lists, quotations, edits.
+    next; where that reaches the text's end, it begins again. Saxena 2023, "Prompt Lookup Decoding"; speculation.py has
+    why no text is changed by it. Worth its while where texts repeat themselves: code, lists, quotations, edits.
     """
 
     name: ClassVar[str] = "lookup"
@@ -28,7 +28,10 @@ class Lookup:
 
         def guess(tokens: list[int], count: int) -> list[int]:
             place = index.find(tokens)
-            return tokens[place : place + count] if place else []
+            if place is None:
+                return []
+            again = tokens[place:]  # what goes in a circle is guessed to go on in it
+            return [again[each % len(again)] for each in range(count)]
 
         return speculate(session, self.tokens, guess)
 
