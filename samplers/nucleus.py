@@ -30,11 +30,32 @@ def nucleus(rows: Rows, mass: float) -> "Tensor":
 
 def fewest(scores: "Tensor", probabilities: "Tensor", mass: float) -> "Tensor":
     """Return the threshold (B, 1) on any scores (B, V) at which the best-scored tokens reach `mass` together."""
+    if scores.device.type == "cpu":
+        pairs = zip(scores.numpy(), probabilities.numpy(), strict=True)
+        return scores.new_tensor([_score_threshold(values, weights, mass) for values, weights in pairs])[:, None]
     ordered, order = scores.sort(dim=-1, descending=True)  # (B, V)
-    sorted_mass = probabilities.double().gather(-1, order)
-    before = sorted_mass.cumsum(dim=-1) - sorted_mass
-    kept = (before < mass).sum(dim=-1, keepdim=True).clamp(min=1)  # (B, 1)
-    return ordered.gather(-1, kept - 1)
+    masses = probabilities.double().gather(-1, order).cumsum(dim=-1)
+    before = (masses < mass * masses[:, -1:]).sum(dim=-1, keepdim=True)  # (B, 1)
+    return ordered.gather(-1, before.clamp(max=ordered.shape[-1] - 1))
+
+
+def _score_threshold(scores: Any, weights: Any, mass: float) -> float:
+    """Return one row's threshold on scores (n,), each with its weight (n,)."""
+    import numpy as np
+
+    goal = mass * weights.sum(dtype=np.float64)
+    if len(scores) > 1000:
+        best = scores.max()
+        for reach in _REACHES:
+            near = (scores >= best - np.float32(reach)).nonzero()[0]
+            if len(near) * 4 > len(scores):
+                break
+            if weights[near].sum(dtype=np.float64) > goal * (1 + 1e-9):
+                scores, weights = scores[near], weights[near]
+                break
+    order = np.argsort(-scores)
+    masses = weights[order].cumsum(dtype=np.float64)
+    return float(scores[order[min(int(masses.searchsorted(goal, side="left")), len(order) - 1)]])
 
 
 def _threshold(values: Any, mass: float) -> float:

@@ -4,6 +4,7 @@ Most strategies come to one number a row: what lies below it is out. Two such cu
 kept as numbers, so that nothing of a vocabulary's size is written until the draw, which reads it once.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Optional
@@ -37,8 +38,14 @@ class Rows:
         """Return rows in which logits, as they are now, below `threshold` (B, 1) are out; the best always stays."""
         threshold = threshold.minimum(self.best)
         if self.divisor == 1.0:
-            return replace(self, floor=threshold if self.floor is None else self.floor.maximum(threshold))
-        return replace(self, last_floor=threshold if self.last_floor is None else self.last_floor.maximum(threshold))
+            return replace(
+                self,
+                floor=threshold if self.floor is None else self.floor.maximum(threshold),
+            )
+        return replace(
+            self,
+            last_floor=threshold if self.last_floor is None else self.last_floor.maximum(threshold),
+        )
 
     def divide(self, divisor: float) -> "Rows":
         """Return rows with every logit divided by a number above 0."""
@@ -67,13 +74,43 @@ class Rows:
     @cached_property
     def log_total(self) -> "Tensor":
         """(B, 1): ln Σ exp z over the logits as they are now, so that ln p = z - log_total."""
+        if self.logits.device.type == "cpu":
+            return self.logits.new_tensor([total for total, _ in self._moments])[:, None]
         return self.dense.logsumexp(dim=-1, keepdim=True)
 
     @cached_property
     def entropy(self) -> "Tensor":
         """(B, 1): H = -Σ p ln p in nats; what is out counts nothing."""
+        if self.logits.device.type == "cpu":
+            return self.logits.new_tensor([entropy for _, entropy in self._moments])[:, None]
         # clamped, for 0 × -inf is no number
         return -(self.probabilities * self.log_probabilities.clamp(min=-1e4)).sum(dim=-1, keepdim=True)
+
+    @cached_property
+    def _moments(self) -> list[tuple[float, float]]:
+        """Of each row ln Σ exp z and H, from what is left of it: the same alone as in a batch, on any threads.
+
+        A sum by torch of one long row is parted among threads, and that of a row in a batch is not.
+        """
+        import numpy as np  # here, for this storey is imported where nothing is computed
+
+        found = []
+        for row in range(self.logits.shape[0]):
+            values = self.alive(row)
+            best = values.max()
+            with np.errstate(over="ignore"):
+                distances = np.maximum(values - best, np.float32(-1e4))  # 0 × -inf is no number
+            weights = np.exp(distances)
+            total = float(weights.sum(dtype=np.float64))
+            log_total = math.log(total)
+            weights *= distances
+            found.append(
+                (
+                    float(best) + log_total,
+                    log_total - float(weights.sum(dtype=np.float64)) / total,
+                )
+            )
+        return found
 
     def alive(self, row: int) -> Any:
         """Return one row's logits as they are now without those that are out, in a numpy array (n,) to be read only.
