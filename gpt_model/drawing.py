@@ -189,9 +189,9 @@ def finite(logits: Tensor) -> Rows:
     """
     if logits.device.type != "cpu":
         return Rows(logits)
-    best = logits.amax(dim=-1, keepdim=True)
-    if all(math.isfinite(value) for (value,) in best.tolist()):
-        return Rows(logits, top=best)
+    tops = logits.amax(dim=-1).tolist()
+    if all(map(math.isfinite, tops)):
+        return Rows(logits, top=tops)
     return cleaned(logits)
 
 

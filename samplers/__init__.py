@@ -7,6 +7,7 @@ from samplers.chain import Chain, format_stage, parse_stage
 from samplers.chain_run import ChainRun, Memories, Processed, StageAccount
 from samplers.discovery import StageEntry, entries, load, load_stage, stage_entries, stage_names
 from samplers.errors import ChainError
+from samplers.presets import PRESETS, check_preset, named_chain, preset_of
 from samplers.rows import Rows, RowsStage
 from samplers.stage import Context, Param, Parameter, Stage, Vocabulary, build, is_off, nudged, parameters
 from samplers.uniform import keyed_uniform
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "PRESETS",
     "Chain",
     "ChainError",
     "ChainRun",
@@ -31,15 +33,18 @@ __all__ = [
     "Vocabulary",
     "apply",
     "build",
+    "check_preset",
     "entries",
     "format_stage",
     "is_off",
     "keyed_uniform",
     "load",
     "load_stage",
+    "named_chain",
     "nudged",
     "parameters",
     "parse_stage",
+    "preset_of",
     "stage_entries",
     "stage_names",
 ]

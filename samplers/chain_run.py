@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from samplers.chain import Chain, format_stage
 from samplers.errors import ChainError
 from samplers.guard import Guard, checked
-from samplers.rows import Rows, RowsStage
-from samplers.stage import Context, Stage, Vocabulary
+from samplers.rows import Rows, RowsStage, numbers
+from samplers.stage import Context, Stage, Vocabulary, is_off
 from samplers.uniform import keyed_uniform
 
 if TYPE_CHECKING:
@@ -36,6 +36,14 @@ class StageAccount(NamedTuple):
     milliseconds: float
     entropy: float
     """Of what is left, in nats."""
+    threshold: float | None = None
+    """Where it cut at one number: that number, of logits as they were then."""
+    off: bool = False
+    """Whether it is set to change nothing."""
+    cut: tuple[int, ...] = ()
+    """Of the tokens that somebody asks about, those that it took out."""
+    shares: tuple[float, ...] = ()
+    """Their probabilities after it, in their order."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ class Processed:
     """A tuple of accounts a row, when asked for."""
     faults: tuple[str, ...] = ()
     """A sentence for each stage that was bypassed at this step."""
+    left: tuple[Rows, ...] = ()
+    """What each stage that has an account left."""
 
     @property
     def logits(self) -> "Tensor":
@@ -65,6 +75,10 @@ class _Placed:
         self.foreign = not type(stage).__module__.startswith("samplers.")
         self.remembers = hasattr(stage, "start")
         self.decides = isinstance(stage, RowsStage) and not self.remembers
+
+    @functools.cached_property
+    def off(self) -> bool:
+        return is_off(self.stage)
 
 
 class ChainRun:
@@ -125,7 +139,7 @@ class ChainRun:
         or type is bypassed for this token, and switched off after three in a row.
         """
         accounts: list[list[StageAccount]] = [[] for _ in self._seeds]
-        faults = []
+        faults, left = [], []
         self._seen = [None] * len(self.chain)
         rows = logits if isinstance(logits, Rows) else Rows(logits)
         before = rows.probabilities if account else None
@@ -151,12 +165,14 @@ class ChainRun:
             placed.strikes = 0
             if placed.remembers:
                 self._seen[place] = (rows.dense, result.dense)
-            rows = result
             if before is not None:
                 spent = (time.perf_counter() - began) * 1000
-                for mine, (kept, mass, nats) in zip(accounts, _account(rows, before), strict=True):
-                    mine.append(StageAccount(format_stage(stage), kept, mass, spent, nats))
-        return Processed(rows, tuple(map(tuple, accounts)) if account else (), tuple(faults))
+                told = zip(accounts, _account(result, before), _thresholds(rows, result), strict=True)
+                for mine, (kept, mass, nats), threshold in told:
+                    mine.append(StageAccount(format_stage(stage), kept, mass, spent, nats, threshold, placed.off))
+                left.append(result)
+            rows = result
+        return Processed(rows, tuple(map(tuple, accounts)) if account else (), tuple(faults), tuple(left))
 
     def after(self, row: int, token: int) -> None:
         """Tell the stages with memory which token was drawn in a row."""
@@ -217,6 +233,15 @@ def _account(rows: Rows, before: "Tensor") -> list[tuple[int, float, float]]:
     alive = rows.dense > -math.inf  # (B, V)
     kept, mass = alive.sum(dim=-1).tolist(), (before * alive).sum(dim=-1).tolist()
     return list(zip(kept, mass, rows.entropy[:, 0].clamp(min=0.0).tolist(), strict=True))
+
+
+def _thresholds(before: Rows, after: Rows) -> list[float | None]:
+    """Return of each row the number at which a stage cut it; None where an earlier cut was higher, or it has none."""
+    for old, new in ((before.floor, after.floor), (before.last_floor, after.last_floor)):
+        if new is not None and new is not old:
+            lower = [-math.inf] * len(after.logits) if old is None else numbers(old)
+            return [now if now > then else None for now, then in zip(numbers(new), lower, strict=True)]
+    return [None] * len(after.logits)
 
 
 def _sentence(error: BaseException) -> str:

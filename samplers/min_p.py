@@ -21,4 +21,4 @@ class MinP(RowsStage):
     )
 
     def on(self, rows: Rows, context: Context) -> Rows:
-        return rows if self.p <= 0.0 else rows.keep(rows.best + math.log(self.p))
+        return rows if self.p <= 0.0 else rows.keep(rows.below_best(-math.log(self.p)))

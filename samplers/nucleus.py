@@ -1,25 +1,26 @@
 """The fewest tokens, best first, whose probabilities reach a mass together: by a threshold, hardly ever by a sort."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from samplers.rows import Rows
+from samplers.rows import Rows, Threshold
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_FEW = 64
 _REACHES = (4.0, 8.0, 14.0)
 """Nats below the best in which a nucleus is looked for before the whole row is sorted."""
 
 
-def nucleus(rows: Rows, mass: float) -> "Tensor":
-    """Return the threshold (B, 1) on logits as they are now: the fewest most likely tokens that reach `mass`, with
+def nucleus(rows: Rows, mass: float) -> Threshold:
+    """Return the threshold on logits as they are now: the fewest most likely tokens that reach `mass`, with
     what ties with the last of them. A token stays while the mass before it is below `mass`.
 
     In float64: 50,000 float32 terms drift by more than the tail of a peaked row.
     """
     if rows.logits.device.type == "cpu":
-        found = [_threshold(rows.alive(row), mass) for row in range(rows.logits.shape[0])]
-        return rows.logits.new_tensor(found)[:, None]
+        return [_threshold(rows.alive(row), mass) for row in range(rows.logits.shape[0])]
     # elsewhere the whole row is sorted: that is quick there, and asks for no number before the token's own
     ordered, _ = rows.dense.sort(dim=-1, descending=True)  # (B, V)
     probabilities = ordered.double().softmax(dim=-1)
@@ -60,6 +61,8 @@ def _score_threshold(scores: Any, weights: Any, mass: float) -> float:
 
 def _threshold(values: Any, mass: float) -> float:
     """Return one row's threshold; values (n,) of any order, of which those at -inf weigh nothing."""
+    if len(values) <= _FEW:
+        return _threshold_of_few(values.tolist(), mass)
     import numpy as np  # here, for this storey is imported where nothing is computed
 
     best = values.max()
@@ -81,3 +84,16 @@ def _threshold(values: Any, mass: float) -> float:
         goal = mass * masses[-1]
     # the mass before token i is masses[i - 1]; it stays while that is below the goal
     return float(ordered[min(int(masses.searchsorted(goal, side="left")), len(ordered) - 1)])
+
+
+def _threshold_of_few(values: list[float], mass: float) -> float:
+    """The same, in Python: numpy needs as long to be called as these take."""
+    values.sort(reverse=True)
+    best = values[0]
+    weights = [math.exp(value - best) for value in values]
+    goal, passed = mass * math.fsum(weights), 0.0
+    for value, weight in zip(values, weights, strict=True):
+        passed += weight
+        if passed >= goal:
+            return value
+    return values[-1]

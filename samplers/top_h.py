@@ -1,6 +1,6 @@
 """Top-h."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from samplers.rows import Rows, RowsStage
@@ -23,7 +23,7 @@ class TopH(RowsStage):
 
     def on(self, rows: Rows, context: Context) -> Rows:
         largest = rows.logits.topk(min(_CANDIDATES, rows.logits.shape[-1])).values  # (B, 100), best first
-        head = replace(rows, logits=largest).dense  # the cuts and the division keep the order
+        head = rows.carried_out(largest)  # the cuts and the division keep the order
         log_probabilities = head.double().log_softmax(dim=-1).clamp(min=-1e4)  # 0 × -inf is no number
         entropy = -(log_probabilities.exp() * log_probabilities).cumsum(dim=-1)
         kept = (entropy <= self.h * entropy[:, -1:]).sum(dim=-1, keepdim=True).clamp(min=1)  # (B, 1)

@@ -1,16 +1,14 @@
 """Top-k."""
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from samplers.rows import Rows, RowsStage
 from samplers.stage import Context, Param
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_GROUPS = 64
-"""Rows are looked at in so many numbers at a time."""
+_REACH = 8
+"""Nats below the best in which the k-th largest is looked for before all of a row is."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +25,27 @@ class TopK(RowsStage):
         if not 0 < self.k < rows.logits.shape[-1]:
             return rows
         # what is out already is below what the k-th largest of all would be, or the k-th is out too
-        return rows.keep(_kth_largest(rows.logits, self.k) / rows.divisor)
+        if rows.logits.device.type != "cpu":
+            return rows.keep(rows.logits.topk(self.k, dim=-1).values[..., -1:] / rows.divisor)
+        kept = [_largest(rows.raw(row), top, self.k) for row, top in enumerate(rows.raw_tops)]
+        thresholds = [lowest / rows.divisor for lowest, _ in kept]
+        # divided, what is just below may come to the same
+        return rows.keep(thresholds, [values for _, values in kept] if rows.divisor == 1.0 else None)
 
 
-def _kth_largest(logits: "Tensor", k: int) -> "Tensor":
-    """Return the k-th largest (B, 1) of logits (B, V)."""
-    vocab_size = logits.shape[-1]
-    lanes = vocab_size // _GROUPS
-    if logits.device.type != "cpu" or lanes < 4 * k:
-        return logits.topk(k, dim=-1).values[..., -1:]
-    found = []
-    for row in logits.numpy():
-        # k of these maxima are at least as large as the k-th of them: so are as many logits, and none below matters
-        maxima = row[: lanes * _GROUPS].reshape(_GROUPS, lanes).max(axis=0)
-        maxima.partition(lanes - k)
-        large = row[(row >= maxima[lanes - k]).nonzero()[0]]
-        large.partition(len(large) - k)
-        found.append(float(large[len(large) - k]))
-    return logits.new_tensor(found)[:, None]
+def _largest(values: Any, top: float, k: int) -> tuple[float, Any]:
+    """Return the k-th largest of values (n,), or -inf where there are fewer, and those that are as large.
+
+    Args:
+        values: of a row.
+        top: the largest of them.
+        k: at least 1.
+    """
+    if len(values) <= k:
+        return -math.inf, values
+    near = values[(values >= top - _REACH).nonzero()[0]]
+    if len(near) < k:
+        near = values.copy()
+    near.partition(len(near) - k)
+    lowest = near[len(near) - k]
+    return float(lowest), near[near >= lowest]

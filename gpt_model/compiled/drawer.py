@@ -1,6 +1,7 @@
 """Drawer: the compiled draw in the place of drawing.draw, for logits on the CPU."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
@@ -12,6 +13,7 @@ from gpt_model.compiled.memory import address, aligned_zeros
 from gpt_model.compiled.sizes import padded
 from gpt_model.drawing import Drawn
 from samplers import Rows
+from samplers.rows import Threshold, numbers
 
 
 class Drawer:
@@ -58,6 +60,6 @@ class Drawer:
         return drawn
 
 
-def _numbers(floor: Tensor | None, rows: int) -> list[float]:
-    """Return a floor (B, 1) as numbers; none is below everything."""
-    return [-math.inf] * rows if floor is None else [value for (value,) in floor.tolist()]
+def _numbers(floor: Threshold | None, rows: int) -> Sequence[float]:
+    """Return a floor as numbers; none is below everything."""
+    return [-math.inf] * rows if floor is None else numbers(floor)

@@ -141,9 +141,9 @@ class CompiledGPT:
         """Return what drawing.finite does; of what next_logits returned last, the largest is known already."""
         last = self._last
         if last is not None and last.data_ptr() == logits.data_ptr() and len(last) == len(logits):
-            top = self._tops[:, : logits.shape[0]].max(axis=0)
-            if all(map(math.isfinite, top.tolist())):
-                return Rows(logits, top=torch.from_numpy(top)[:, None])
+            tops = self._tops[:, : logits.shape[0]].max(axis=0).tolist()
+            if all(map(math.isfinite, tops)):
+                return Rows(logits, top=tops)
         return finite(logits)
 
     def __call__(self, ids: Tensor, cache: CompiledCache | None = None) -> Tensor:

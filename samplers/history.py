@@ -1,0 +1,34 @@
+"""Which of a text's tokens a penalty looks at."""
+
+from typing import TYPE_CHECKING
+
+from samplers.errors import ChainError
+from samplers.stage import Context
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SCOPES = ("output", "all")
+
+
+def check_scope(stage: str, scope: str) -> None:
+    """Refuse a scope that there is not.
+
+    Raises:
+        ChainError: it is neither "output" nor "all".
+    """
+    if scope not in SCOPES:
+        raise ChainError(f"{stage}: scope = {scope}: must be output (what was written) or all (the prompt too).")
+
+
+def seen(context: Context, scope: str, window: int) -> "Tensor":
+    """Return the tokens (B, n) that count: of the output or of all, the last `window` of them (0: every one)."""
+    tokens = context.tokens if scope == "all" else context.tokens[:, context.prompt_length :]
+    return tokens[:, -window:] if window else tokens
+
+
+def out_of(logits: "Tensor", tokens: "Tensor", which: "Tensor") -> "Tensor":
+    """Return logits (B, V) without those of tokens (B, n) that `which` (B, n) says; a row is never emptied."""
+    banned = logits.new_zeros(logits.shape).scatter_add(1, tokens, which.to(logits.dtype)) > 0  # (B, V)
+    left = logits.masked_fill(banned, float("-inf"))
+    return left.where(left.amax(dim=-1, keepdim=True) > float("-inf"), logits)
