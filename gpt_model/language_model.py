@@ -102,12 +102,15 @@ class TextRows:
     def __init__(self, model: LanguageModel, cache: Cache, start: int, teacher: Reader | None = None) -> None:
         self._model, self._cache, self._start, self._teacher = model, cache, start, teacher
 
-    def next_logits(self, tokens: Tensor) -> Tensor:
-        """Return the logits (B, V) of the token after tokens (B, T), of which the last is new."""
+    def next_logits(self, tokens: Tensor, last: int | None = None) -> Tensor:
+        """Return the logits (B, V) of the token after tokens (B, T), of which the last is new.
+
+        Of one text it may be given as a number too, which spares a look at the tensor.
+        """
         self._follow(tokens.shape[0], tokens.shape[1])
         logits = self._model.next_logits(tokens[:, self._start + self._cache.length :], self._cache)
         if self._teacher is not None:
-            self._teacher.learn([int(tokens[0, -1])], self._cache, self._start)
+            self._teacher.learn([int(tokens[0, -1]) if last is None else last], self._cache, self._start)
         return logits
 
     def room(self, length: int) -> int:

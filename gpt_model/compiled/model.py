@@ -140,8 +140,8 @@ class CompiledGPT:
     def finite(self, logits: Tensor) -> Rows:
         """Return what drawing.finite does; of what next_logits returned last, the largest is known already."""
         last = self._last
-        if last is not None and last.data_ptr() == logits.data_ptr() and len(last) == len(logits):
-            tops = self._tops[:, : logits.shape[0]].max(axis=0).tolist()
+        if last is not None and last.data_ptr() == logits.data_ptr() and last.shape[0] == logits.shape[0]:
+            tops = [max(each) for each in zip(*self._tops[:, : last.shape[0]].tolist(), strict=True)]
             if all(map(math.isfinite, tops)):
                 return Rows(logits, top=tops)
         return finite(logits)
