@@ -140,11 +140,15 @@ class Engine:
             for row, sample in enumerate(samples):
                 if not sample.finished:
                     drawn = step.drawn[row]
+                    accounts = tuple(Account(*each) for each in step.accounts[row]) if step.accounts else ()
+                    cut_by = {id: each.stage for each in accounts for id in each.cut}
                     token, end = sample.token(
                         drawn, index, step.position, step.uniforms[row],
-                        tuple(Candidate(id, self._text(id), *both) for id, *both in drawn.candidates),
-                        tuple(Account(*each) for each in step.accounts[row]) if step.accounts else (),
-                        new_chain, step.faults if row == 0 else (),
+                        tuple(
+                            Candidate(id, self._text(id), p_model, p_chain, cut_by.get(id, ""))
+                            for id, p_model, p_chain in drawn.candidates
+                        ),
+                        accounts, new_chain, step.faults if row == 0 else (),
                     )  # fmt: skip
                     yield token
                     if end:

@@ -18,6 +18,8 @@ class Candidate(NamedTuple):  # ten a token: a dataclass is made four times as s
     """Its probability before the chain."""
     p_chain: float
     """Its probability after the chain; 0 when a stage cut it."""
+    cut_by: str = ""
+    """The stage that cut it, when accounts are asked for."""
 
 
 class Account(NamedTuple):
@@ -31,6 +33,14 @@ class Account(NamedTuple):
     milliseconds: float
     entropy: float = 0.0
     """Of what is left, in nats."""
+    threshold: float | None = None
+    """Where it cut at one number: that number, of logits as they were then."""
+    off: bool = False
+    """Whether it is set to change nothing."""
+    cut: tuple[int, ...] = ()
+    """Ids of the token's candidates that it took out."""
+    shares: tuple[float, ...] = ()
+    """The candidates' probabilities after it, in their order, to four digits."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class Token:
         always = ("sample", "index", "position", "id", "text", "p_model", "p_chain", "rank", "entropy", "uniform")
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         for name in ("candidates", "accounts"):
-            values[name] = [each._asdict() for each in values[name]]
+            values[name] = [_to_dict(each) for each in values[name]]
         return {name: value for name, value in values.items() if value or name in always}
 
     @classmethod
@@ -80,10 +90,20 @@ class Token:
         """Return the token that `to_dict` wrote, also after a passage through JSON."""
         nested = {
             "candidates": tuple(Candidate(**each) for each in values.get("candidates", ())),
-            "accounts": tuple(Account(**each) for each in values.get("accounts", ())),
+            "accounts": tuple(_account(each) for each in values.get("accounts", ())),
             "faults": tuple(values.get("faults", ())),
         }
         return cls(**{"milliseconds": 0.0} | values | nested)
+
+
+def _to_dict(record: Candidate | Account) -> dict[str, Any]:
+    """Return a record as plain values; what stands at its default is left out."""
+    defaults = record._field_defaults
+    return {name: value for name, value in record._asdict().items() if name not in defaults or value != defaults[name]}
+
+
+def _account(values: dict[str, Any]) -> Account:
+    return Account(**values | {name: tuple(values.get(name, ())) for name in ("cut", "shares")})
 
 
 @dataclass(frozen=True)

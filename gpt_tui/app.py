@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import json
 import os
 import shlex
@@ -42,7 +43,7 @@ from gpt_tui.screens.new_run import NewRun
 from gpt_tui.screens.runs import RunsScreen
 from gpt_tui.screens.train import TrainScreen
 from gpt_tui.settings import LoadedSettings, load_settings, save_setting
-from samplers import Chain, ChainError
+from samplers import PRESETS, Chain, ChainError
 
 
 class GptTui(App[int]):
@@ -153,6 +154,10 @@ class GptTui(App[int]):
         for binding in by_action.values():
             about = f"{binding.tooltip or binding.description} ({binding.key})"
             yield SystemCommand(binding.description, about, lambda action=binding.action: self._act(action))
+        if screen is self.complete_page:
+            for name, chain in (PRESETS | dict(self._settings.presets)).items():
+                take = functools.partial(self.complete_page.take_preset, name)
+                yield SystemCommand(f"Preset {name}", chain or "the model's own distribution", take)
 
     async def _act(self, action: str) -> None:
         await self.run_action(action, default_namespace=self.screen)
@@ -229,6 +234,7 @@ class GptTui(App[int]):
             "time": time.time(),
             "checkpoint": message.checkpoint,
             "chain": str(completion.chain),
+            "decoder": completion.decoder,
             "seed": completion.seed,
             "text": completion.document.text,
             "completion": last.whole_text if last else "",
@@ -267,12 +273,13 @@ class GptTui(App[int]):
     def _first_completion(self) -> Completion:
         settings = self._settings
         try:
-            chain = Chain.parse(settings.chain)
+            chain = settings.parsed_chain()
         except ChainError as error:
             self._loaded.problems.append(f"chain: {error} The empty chain is used.")
             chain = Chain()
         seed = settings.seed
-        return Completion(chain, settings.max_new_tokens, seed, tuple(settings.stop))
+        stop, decoder = tuple(settings.stop), settings.decoder
+        return Completion(chain, settings.max_new_tokens, seed, stop, settings.presets, decoder)
 
     def _copy(self, text: str) -> str:
         return copy_text(text, self._locations.state / "last.txt", self.copy_to_clipboard)

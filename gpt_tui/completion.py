@@ -5,6 +5,7 @@ The page shows it and feeds it the engine's events; it says what to send. No Tex
 
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gpt_model.token_record import Finished, Token
@@ -12,7 +13,8 @@ from gpt_tui import wire
 from gpt_tui.document import Document, Timeline
 from gpt_tui.settings import check_setting
 from gpt_tui.slash_commands import SlashCommand, with_stage_set
-from samplers import Chain
+from samplers import PRESETS, Chain, ChainError, named_chain, preset_of
+from samplers.errors import nearest
 
 
 def new_seed() -> int:
@@ -29,6 +31,10 @@ class Completion:
     fixed_seed: int | None = None
     """The seed of every completion; None draws a new one each time."""
     stop: tuple[str, ...] = ()
+    presets: Mapping[str, str] = field(default_factory=dict)
+    """The person's own."""
+    decoder: str = ""
+    """What drives the model; empty: one token after the other."""
     timeline: Timeline = field(default_factory=Timeline)
     seed: int | None = None
     """Of the completion on screen."""
@@ -112,8 +118,22 @@ class Completion:
         if name == "tokens":
             self.max_new_tokens = check_setting("max_new_tokens", argument)
             return {"max_new_tokens": self.max_new_tokens}
-        self.chain = Chain.parse(argument) if name == "chain" else with_stage_set(self.chain, name, argument)
+        if name == "decoder":
+            self.decoder = check_setting("decoder", "" if argument == "plain" else argument)
+            return {"decoder": self.decoder}
+        known = PRESETS | dict(self.presets)
+        if name == "preset" and argument not in known:
+            raise ChainError(f"There is no preset '{argument}'.{nearest(argument, known)}")
+        if name in ("chain", "preset"):
+            self.chain = named_chain(argument, self.presets)
+            return {"chain": argument if argument in known else str(self.chain)}
+        self.chain = with_stage_set(self.chain, name, argument)
         return {"chain": str(self.chain)}
+
+    @property
+    def preset(self) -> str:
+        """The name of the preset that the chain is; "" if it is none."""
+        return preset_of(self.chain, self.presets)
 
     def numbers(self, block_size: int | None) -> tuple[list[str], list[str]]:
         """Return what the status line says, at its left and at its right; numbers keep their width."""
@@ -131,4 +151,6 @@ class Completion:
         self.request += 1
         self.seed, self.streaming, self.count, self.began = seed, True, 0, time.monotonic()
         prompt, ids = self.document.request_parts()
-        return wire.Generate(self.request, prompt, ids, str(self.chain), seed, self.max_new_tokens, self.stop)
+        return wire.Generate(
+            self.request, prompt, ids, str(self.chain), seed, self.max_new_tokens, self.stop, decoder=self.decoder
+        )

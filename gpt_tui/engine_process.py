@@ -17,6 +17,7 @@ from gpt_model.errors import CheckpointError, GptError
 from gpt_model.token_record import Token
 from gpt_tui import wire
 from gpt_tui.checkpoint_names import resolve_checkpoint
+from gpt_tui.decoder_choice import open_decoder
 from gpt_tui.locations import find_locations
 from samplers import Chain, ChainError
 
@@ -103,12 +104,14 @@ class _Server:
             raise CheckpointError("No checkpoint is open, so there is nothing to generate with. Open one first.")
         self._cancel.clear()
         self._chain = Chain.parse(work.chain)
+        decoder = open_decoder(work.decoder, find_locations())
         text = self._engine.encode(work.prompt) if work.prompt or not work.tokens else []
         prompt = (*work.tokens, *text)
         self._send(wire.PromptRead(work.request, prompt))
         request = Request(
-            prompt, self._chain, work.seed, max_new_tokens=work.max_new_tokens, stop=work.stop, account=work.account
-        )
+            prompt, self._chain, work.seed, max_new_tokens=work.max_new_tokens, stop=work.stop, account=work.account,
+            decoder=decoder,
+        )  # fmt: skip
         for event in self._engine.generate(request, lambda: self._chain, self._cancel):
             if isinstance(event, Token):
                 self._send(wire.TokenArrived(work.request, event))

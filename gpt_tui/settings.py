@@ -23,7 +23,7 @@ import tomli_w
 from gpt_model.config import DTYPES, parse_value
 from gpt_model.errors import ConfigError, did_you_mean
 from gpt_tui.locations import Locations
-from samplers import Chain, ChainError
+from samplers import Chain, ChainError, check_preset, entries, named_chain
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,11 @@ class Settings:
     checkpoint: str = ""
     """The checkpoint to open: a path, a model, RUN, RUN:best … Empty: the newest, else the bundled model."""
     chain: str = "min_p=0.05,temperature=0.8"
-    """The chain of stages that draws the next token."""
+    """The chain of stages that draws the next token, or a preset's name; `samplers presets` lists them."""
+    presets: Mapping[str, str] = field(default_factory=dict)
+    """Chains with names of your own: {"calm" = "top_p=0.8,temperature=0.6"}."""
+    decoder: str = ""
+    """What drives the model: plain, beam=4, contrastive, draft:model=CHECKPOINT … Empty: plain."""
     seed: int | None = None
     """The seed of every completion; none draws a new one each time, and says which."""
     max_new_tokens: int = 200
@@ -65,10 +69,21 @@ class Settings:
             hint = did_you_mean(self.dtype, DTYPES)
             raise ConfigError(f"dtype = {self.dtype}: must be one of {', '.join(DTYPES)}.{hint}")
         try:
-            Chain.parse(self.chain)
+            self.parsed_chain()
         except ChainError as error:
             raise ConfigError(f"chain = {self.chain}: {error}") from error
+        decoder = _DECODER_NAME.split(self.decoder.strip(), maxsplit=1)[0]
+        if decoder and decoder not in (known := entries("gpt_tui.decoders")):  # the rest is its own, which needs torch
+            raise ConfigError(
+                f"decoder = {self.decoder}: there is no decoder '{decoder}'.{did_you_mean(decoder, known)}"
+            )
 
+    def parsed_chain(self) -> Chain:
+        """Return the chain, or the one of the preset that is named."""
+        return named_chain(self.chain, self.presets)
+
+
+_DECODER_NAME = re.compile(r"\s*[=:]")
 
 _PERSONAL = ("engine",)
 """Settings that run something. A directory that was downloaded must not do that by being entered."""
@@ -114,14 +129,18 @@ def load_settings(
     values: dict[str, Any] = {}
     origins = dict.fromkeys(setting_types(), "default")
     problems: list[str] = []
-    for file in (locations.settings_file, locations.project_file):
-        text, table, trouble = _read_table(file)
+    files = [(file, *_read_table(file)) for file in (locations.settings_file, locations.project_file)]
+    values["presets"] = {}
+    for file, text, table, trouble in files:  # first of all, for a chain may be one of them
         problems += trouble
+        if "presets" in table:
+            _take_presets(table["presets"], str(file), values, origins, problems, f"{file}{_line_of('presets', text)}")
+    for file, text, table, _ in files:
         for name, value in table.items():
             place = f"{file}{_line_of(name, text)}"
             if name in _PERSONAL and file == locations.project_file:
                 problems.append(f"{place}: {name} runs a command, so only your own settings.toml can say it.")
-            else:
+            elif name != "presets":
                 _take(name, value, str(file), values, origins, problems, place)
     for name in setting_types():
         variable = f"GPT_TUI_{name.upper()}"
@@ -129,13 +148,18 @@ def load_settings(
             _take(name, environment[variable], f"environment {variable}", values, origins, problems)
     for name, value in (flags or {}).items():
         if value is not None:
-            values[name] = check_setting(name, value)
+            values[name] = check_setting(name, value, values["presets"])
             origins[name] = "flag"
     return LoadedSettings(Settings(**values), origins, problems)
 
 
-def check_setting(name: str, value: Any) -> Any:
+def check_setting(name: str, value: Any, presets: Mapping[str, str] | None = None) -> Any:
     """Return a value, given as text or as TOML has it, as the setting's type.
+
+    Args:
+        name: of the setting.
+        value: what it is to be.
+        presets: of the person's own; a chain may be one of them.
 
     Raises:
         ConfigError: there is no such setting (the nearest is named), or it cannot have this value.
@@ -158,10 +182,26 @@ def check_setting(name: str, value: Any) -> Any:
         if not isinstance(value, Mapping):
             raise ConfigError("keymap must be a table of ids and keys; set it in the file (config edit).")
         checked = {str(key): str(keys) for key, keys in value.items()}
+    elif name == "presets":
+        if not isinstance(value, Mapping):
+            raise ConfigError("presets must be a table of names and chains; set it in the file (config edit).")
+        checked = {each: check_own_preset(each, chain) for each, chain in value.items()}
     else:
         checked = parse_value(name, "" if value is None else str(value), kind)
-    Settings(**{name: checked})  # its own limits
+    Settings(**{"presets": presets or {}, name: checked})  # its own limits
     return checked
+
+
+def check_own_preset(name: str, chain: Any) -> str:
+    """Return the text of a preset, which is given as text or as an array of tables.
+
+    Raises:
+        ConfigError: the chain cannot be, or the name.
+    """
+    try:
+        return check_preset(name, str(Chain.from_toml(chain)) if isinstance(chain, list) else str(chain))
+    except (ChainError, TypeError) as error:
+        raise ConfigError(f"presets: {name}: {error}") from error
 
 
 def save_setting(locations: Locations, name: str, value: Any) -> None:
@@ -174,7 +214,7 @@ def save_setting(locations: Locations, name: str, value: Any) -> None:
     Raises:
         ConfigError: there is no such setting, or it cannot have this value, or the file cannot be written.
     """
-    checked = check_setting(name, value)
+    checked = check_setting(name, value, load_settings(locations, {}).settings.presets if name == "chain" else None)
     file = locations.settings_file
     text, table, trouble = _read_table(file)
     try:
@@ -254,7 +294,22 @@ def _take(
 ) -> None:  # fmt: skip
     """Put a value in force, or tell what is wrong with it and where it stands."""
     try:
-        values[name] = check_setting(name, value)
+        values[name] = check_setting(name, value, values["presets"])
         origins[name] = origin
     except ConfigError as error:
         problems.append(f"{place or origin}: {error} It is left out.")
+
+
+def _take_presets(
+    table: Any, origin: str, values: dict[str, Any], origins: dict[str, str], problems: list[str], place: str
+) -> None:
+    """Put the presets of a file in force, each by itself."""
+    if not isinstance(table, Mapping):
+        _take("presets", table, origin, values, origins, problems, place)
+        return
+    for name, chain in table.items():
+        try:
+            values["presets"] = values["presets"] | {name: check_own_preset(name, chain)}
+            origins["presets"] = origin
+        except ConfigError as error:
+            problems.append(f"{place}: {error} It is left out.")

@@ -8,7 +8,9 @@ from samplers import Chain, Stage, build, load_stage, parameters, stage_names
 COMMANDS = {
     "new": "start an empty document; the old one stays, one version back",
     "open": "open a checkpoint: /open NAME (a path, a model, RUN, RUN:best, RUN:STEP)",
-    "chain": "replace the chain: /chain top_k=40,temperature=0.8",
+    "chain": "replace the chain: /chain top_k=40,temperature=0.8, or a preset's name",
+    "preset": "take a preset: /preset llama.cpp; /preset alone lists them",
+    "decoder": "what drives the model: /decoder beam=4; /decoder alone is plain",
     "seed": "fix the seed: /seed 7; /seed alone draws a new one each time",
     "tokens": "how many tokens a completion has: /tokens 400",
     "dtype": "precision of the weights: /dtype int8 (auto, float32, float16, bfloat16, int8, int4)",

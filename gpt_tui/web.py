@@ -6,6 +6,7 @@ server listens on this machine only, unless told otherwise, and answers no other
 
 import asyncio
 import contextlib
+import dataclasses
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from gpt_model.errors import ConfigError, GenerationError, GptError
 from gpt_tui import wire
 from gpt_tui.engine_client import EngineClient, EngineDied
 from gpt_tui.settings import Settings, check_setting
-from samplers import Chain, ChainError, stage_names
+from samplers import ChainError, named_chain, stage_names
 
 LARGEST_PROMPT = 1 << 20
 """Bytes of a request."""
@@ -85,7 +86,7 @@ class WebPage:
         if not self._engine.alive:
             await self._start()
         self._request += 1
-        self._engine.send(wire.Generate(self._request, ask.prompt, (), ask.chain, ask.seed, ask.max_new_tokens))
+        self._engine.send(dataclasses.replace(ask, request=self._request))
         while True:
             event = await self._events.get()
             if isinstance(event, EngineDied):
@@ -133,10 +134,12 @@ def _read_request(body: dict[str, Any], settings: Settings) -> wire.Generate:
     prompt = body.get("prompt", "")
     if not isinstance(prompt, str):
         raise GenerationError("prompt must be a text.")
-    chain = str(Chain.parse(str(body.get("chain", settings.chain))))
+    chain = str(named_chain(str(body.get("chain", settings.chain)), settings.presets))
     tokens = check_setting("max_new_tokens", body.get("max_new_tokens", settings.max_new_tokens))
     if tokens > 100_000:
         raise ConfigError(f"max_new_tokens = {tokens}: must be at most 100000 here.")
     seed = check_setting("seed", body.get("seed"))
     seed = settings.seed if seed is None else seed
-    return wire.Generate(0, prompt, (), chain, secrets.randbelow(1_000_000) if seed is None else seed, tokens)
+    decoder = check_setting("decoder", body.get("decoder", settings.decoder))
+    seed = secrets.randbelow(1_000_000) if seed is None else seed
+    return wire.Generate(0, prompt, (), chain, seed, tokens, decoder=decoder)

@@ -38,6 +38,8 @@ class Generate:
     max_new_tokens: int = 200
     stop: tuple[str, ...] = ()
     account: bool = True
+    decoder: str = ""
+    """What drives the model; empty: one token after the other."""
 
 
 @dataclass(frozen=True)

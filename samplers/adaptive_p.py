@@ -18,7 +18,7 @@ class AdaptiveP:
     z' = 5 - 10 d² / (1 + d), d = |p - t| / 0.3, t = 2 · target - e held between 0 and 1, e the moving average of the
     probabilities that drawn tokens had before this stage, which begins at the target: e ← decay · e + (1 - decay) · p.
     llama.cpp pull request 17927, where it draws the token itself; here it is a stage as any other. What is out stays
-    out.
+    out. Unlikely tokens, however many, are never far from the target: put a cut such as min_p before it.
     """
 
     name: ClassVar[str] = "adaptive_p"
@@ -26,7 +26,7 @@ class AdaptiveP:
     decay: Annotated[float, Param(0.0, 0.99, 0.01, help="how long drawn tokens count")] = 0.9
 
     def start(self) -> float:
-        return self.target
+        return max(self.target, 0.0)
 
     def after(self, memory: float, token: int, logits_in: "Tensor", logits_out: "Tensor") -> float:
         p = float(logits_in.double().softmax(dim=-1)[token])

@@ -3,10 +3,12 @@
 import functools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from samplers.escapes import unescaped
 from samplers.history import check_scope, seen
-from samplers.stage import Context, Param, Vocabulary
+from samplers.same import Same
+from samplers.stage import Context, Param
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,22 +40,25 @@ class Dry:
     def __call__(self, logits: "Tensor", context: Context) -> "Tensor":
         if self.multiplier <= 0.0:
             return logits
-        # A penalty never reaches the exponent's end: the run is measured in tokens, and float32 ends at 1e38.
+        breakers = (
+            _breaking(Same(context.vocabulary), self.breakers) if context.vocabulary is not None else frozenset[int]()
+        )
         most = math.log(_HIGHEST / self.multiplier) / math.log(self.base) if self.base > 1.0 else math.inf
         result = logits
         for row, tokens in enumerate(seen(context, self.scope, self.window).tolist()):
-            lengths = self._lengths(tokens, context.vocabulary)
+            lengths = self._lengths(tokens, breakers)
             if lengths:
                 if result is logits:
                     result = logits.clone()
-                for token, length in lengths.items():
-                    result[row, token] -= self.multiplier * self.base ** min(length - self.allowed_length, most)
+                exponents = [min(length - self.allowed_length, most) for length in lengths.values()]
+                penalties = [self.multiplier * self.base**exponent for exponent in exponents]
+                result[row, list(lengths)] -= result.new_tensor(penalties)
         return result
 
-    def _lengths(self, tokens: list[int], vocabulary: Vocabulary | None) -> dict[int, int]:
+    def _lengths(self, tokens: list[int], breakers: frozenset[int]) -> dict[int, int]:
         """Return the tokens that would repeat a run of `allowed_length` or more, with the longest run's length."""
         reverse = tokens[::-1]
-        reach = next((at for at, token in enumerate(reverse) if self._breaks(token, vocabulary)), len(reverse))
+        reach = next((at for at, token in enumerate(reverse) if token in breakers), len(reverse))
         if reach < self.allowed_length:
             return {}
         found: dict[int, int] = {}
@@ -61,19 +66,17 @@ class Dry:
             length = min(length, reach)
             if place and length >= self.allowed_length:
                 token = reverse[place - 1]
-                if length > found.get(token, 0) and not self._breaks(token, vocabulary):
+                if length > found.get(token, 0) and token not in breakers:
                     found[token] = length
         return found
 
-    def _breaks(self, token: int, vocabulary: Any) -> bool:
-        return vocabulary is not None and _has_breaker(vocabulary, self.breakers, token)
 
-
-@functools.lru_cache(maxsize=1 << 17)
-def _has_breaker(vocabulary: Vocabulary, breakers: str, token: int) -> bool:
-    plain = breakers.replace("\\\\", "\0").replace("\\n", "\n").replace("\\t", "\t").replace("\0", "\\")
-    text = vocabulary.token_bytes(token)
-    return any(each.encode() in text for each in plain)
+@functools.lru_cache(maxsize=8)
+def _breaking(key: Same, breakers: str) -> frozenset[int]:
+    """Return the tokens in whose bytes one of the characters is."""
+    characters = [each.encode() for each in unescaped(breakers)]
+    pieces = map(key.vocabulary.token_bytes, range(key.vocabulary.vocab_size))
+    return frozenset(token for token, piece in enumerate(pieces) if any(each in piece for each in characters))
 
 
 def _common_beginnings(tokens: list[int]) -> list[int]:

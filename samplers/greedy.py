@@ -17,6 +17,7 @@ class Greedy:
     """
 
     name: ClassVar[str] = "greedy"
+    breaks_ties: ClassVar[bool] = True
 
     def __call__(self, logits: "Tensor", context: Context) -> "Tensor":
         best = logits.argmax(dim=-1, keepdim=True)  # (B, 1); torch returns the first of equals

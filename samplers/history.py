@@ -1,5 +1,6 @@
-"""Which of a text's tokens a penalty looks at."""
+"""Which of a text's tokens a penalty looks at, and what stays where a ban would take everything."""
 
+import math
 from typing import TYPE_CHECKING
 
 from samplers.errors import ChainError
@@ -30,5 +31,12 @@ def seen(context: Context, scope: str, window: int) -> "Tensor":
 def out_of(logits: "Tensor", tokens: "Tensor", which: "Tensor") -> "Tensor":
     """Return logits (B, V) without those of tokens (B, n) that `which` (B, n) says; a row is never emptied."""
     banned = logits.new_zeros(logits.shape).scatter_add(1, tokens, which.to(logits.dtype)) > 0  # (B, V)
-    left = logits.masked_fill(banned, float("-inf"))
-    return left.where(left.amax(dim=-1, keepdim=True) > float("-inf"), logits)
+    return never_empty(logits.masked_fill(banned, -math.inf), logits)
+
+
+def never_empty(left: "Tensor", logits: "Tensor") -> "Tensor":
+    """Return what is left of logits (B, V); of a row of which nothing is, its best token, with what ties with it."""
+    empty = left.amax(dim=-1, keepdim=True) == -math.inf  # (B, 1)
+    if logits.device.type == "cpu" and not bool(empty.any()):
+        return left
+    return logits.where(empty & (logits == logits.amax(dim=-1, keepdim=True)), left)

@@ -7,20 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from samplers.errors import ChainError
+from samplers.escapes import unescaped
+from samplers.history import never_empty
 from samplers.stage import Context, Param
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ITEM = re.compile(r"\s*(?:(\d+)|'((?:[^']|'')*)')=([+-]?(?:inf|\d+\.?\d*(?:e[+-]?\d+)?))(?=\s|$)")
+_ITEM = re.compile(r"\s*(?:(\d+)|'((?:[^']|'')*)')=([+-]?(?:inf|(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?))(?=\s|$)")
+_LARGEST = 10_000
 
 
 @dataclass(frozen=True)
 class LogitBias:
     """Make some tokens likelier or less likely: z' = z + b; -inf takes a token out.
 
-    OpenAI's API reference. Tokens by id, or by their text between single quotes (a quote in it doubled), apart from
-    each other by spaces: `logit_bias="13=-5 ' the'=2 198=-inf"`. Where nothing would be left, the row stays as it is.
+    OpenAI's API reference. Tokens by id, or by their text between single quotes (a quote in it doubled, \\n a newline,
+    \\\\ a backslash), apart from each other by spaces: `logit_bias="13=-5 ' the'=2 198=-inf"`. Where nothing would be
+    left, the best token is.
     """
 
     name: ClassVar[str] = "logit_bias"
@@ -40,7 +44,7 @@ class LogitBias:
             return logits
         biased = logits.clone()
         biased[:, list(biases)] += logits.new_tensor(list(biases.values()))
-        return biased.where(biased.amax(dim=-1, keepdim=True) > -math.inf, logits)
+        return never_empty(biased, logits) if -math.inf in biases.values() else biased
 
 
 @functools.lru_cache(maxsize=64)
@@ -55,9 +59,9 @@ def _items(text: str) -> tuple[tuple[int | str, float], ...]:
                 "text between single quotes."
             )
         number = float(item[3])
-        if number == math.inf:
-            raise ChainError("logit_bias: a bias of inf would leave nothing to draw; 100 is as sure.")
-        found.append((int(item[1]) if item[1] else item[2].replace("''", "'"), number))
+        if number != -math.inf and abs(number) > _LARGEST:
+            raise ChainError(f"logit_bias: {item[3]}: must be between {-_LARGEST:,} and {_LARGEST:,}, or -inf.")
+        found.append((int(item[1]) if item[1] else unescaped(item[2].replace("''", "'")), number))
         place = item.end()
     return tuple(found)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+from samplers.history import never_empty
 from samplers.stage import Context, Param
 
 if TYPE_CHECKING:
@@ -28,4 +29,4 @@ class MinNewTokens:
             return logits
         longer = logits.clone()
         longer[:, end] = float("-inf")
-        return longer.where(longer.amax(dim=-1, keepdim=True) > float("-inf"), logits)
+        return never_empty(longer, logits)

@@ -28,13 +28,14 @@ class MirostatV2:
         return 2 * self.tau
 
     def after(self, memory: float, token: int, logits_in: "Tensor", logits_out: "Tensor") -> float:
-        return memory - self.eta * (surprise(token, logits_out) - self.tau)
+        return learned(memory, token, logits_out, self.tau, self.eta)
 
     def __call__(self, logits: "Tensor", context: Context) -> "Tensor":
         rows = Rows(logits)
         return rows.keep(rows.log_total - context.memory * math.log(2)).dense
 
 
-def surprise(token: int, logits: "Tensor") -> float:
-    """Return -log2 p of a token in the softmax of logits (V,)."""
-    return -float(logits.double().log_softmax(dim=-1)[token]) / math.log(2)
+def learned(mu: float, token: int, logits: "Tensor", tau: float, eta: float) -> float:
+    """Return μ after a token of logits (V,); one that was out, and was chosen for all that, teaches nothing."""
+    surprise = -float(logits.double().log_softmax(dim=-1)[token]) / math.log(2)
+    return mu - eta * (surprise - tau) if math.isfinite(surprise) else mu

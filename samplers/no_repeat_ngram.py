@@ -16,7 +16,7 @@ class NoRepeatNgram:
 
     Paulus, Xiong and Socher 2018, "A Deep Reinforced Model for Abstractive Summarization", arXiv 1705.04304, section
     2.5. n = 1 lets no token come twice. The prompt counts too, as in transformers, unless scope is output. Where
-    nothing would be left, the row stays as it is.
+    nothing would be left, the best token is.
     """
 
     name: ClassVar[str] = "no_repeat_ngram"

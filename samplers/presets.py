@@ -15,8 +15,8 @@ PRESETS = {
     # what the engines have by default, in their order; what they have switched off stands at its off value
     "llama.cpp": (
         "repetition_penalty:penalty=1:scope=all:window=64,frequency_penalty:penalty=0:scope=all:window=64,"
-        "presence_penalty:penalty=0:scope=all:window=64,dry:multiplier=0,top_n_sigma=0,top_k=40,typical=1,top_p=0.95,"
-        "min_p=0.05,xtc:probability=0,temperature=0.8"
+        "presence_penalty:penalty=0:scope=all:window=64,dry:multiplier=0:window=64,top_n_sigma=0,top_k=40,typical=1,"
+        "top_p=0.95,min_p=0.05,xtc:probability=0,temperature=0.8"
     ),
     "transformers": (
         "repetition_penalty:penalty=1:scope=all,no_repeat_ngram:n=0,min_new_tokens=0,temperature=1,top_k=50,top_p=1,"

@@ -31,6 +31,8 @@ class Regex:
     """
 
     name: ClassVar[str] = "regex"
+    knows_tokens: ClassVar[bool] = True
+    revives: ClassVar[bool] = True
     pattern: Annotated[str, Param(0, 0, help="what the whole output matches, in the syntax of Python's re")] = "(?s).*"
 
     def __post_init__(self) -> None:

@@ -1,11 +1,15 @@
 """Repetition penalty."""
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from samplers.history import check_scope, seen
 from samplers.rows import Rows, RowsStage
 from samplers.stage import Context, Param
+
+_LARGEST = 3.4028234663852886e38
+"""Of float32."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +32,11 @@ class RepetitionPenalty(RowsStage):
         if self.penalty == 1.0 or tokens.shape[1] == 0:
             return rows
         logits = rows.dense
-        if logits.device.type != "cpu":
-            scores = logits.gather(1, tokens)
-            # a token that was there twice is written twice, with the same number
-            return Rows(logits.scatter(1, tokens, (scores / self.penalty).where(scores > 0, scores * self.penalty)))
-        penalised = logits.clone()
-        for row, ids in zip(penalised.numpy(), tokens.numpy(), strict=True):
-            scores = row[ids]
-            up = scores <= 0
-            scores[~up] /= self.penalty
-            scores[up] *= self.penalty
-            row[ids] = scores
-        return Rows(penalised)
+        scores = logits.gather(1, tokens)  # (B, n)
+        divided, multiplied = scores / self.penalty, scores * self.penalty
+        # of the two the one that the formula names is the smaller for r > 1, and the larger for r < 1
+        penalised = divided.minimum(multiplied) if self.penalty > 1.0 else divided.maximum(multiplied)
+        # what leaves float32 stays its largest number: neither certain nor out
+        penalised = penalised.clamp(-_LARGEST, _LARGEST).where(scores > -math.inf, scores)
+        # a token that was there twice is written twice, with the same number
+        return Rows(logits.scatter(1, tokens, penalised))

@@ -16,6 +16,7 @@ class Temperature(RowsStage):
     """
 
     name: ClassVar[str] = "temperature"
+    breaks_ties: ClassVar[bool] = True  # at 0
     temperature: Annotated[float, Param(0.0, 5.0, 0.05, off=1.0, help="divides the logits; 0 is greedy")] = 0.8
 
     def on(self, rows: Rows, context: Context) -> Rows:

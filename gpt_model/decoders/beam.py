@@ -102,7 +102,7 @@ class _Search:
         links = []
         for place, (row, token) in enumerate(chosen):
             self.run.after(place, token)
-            accounts = decision.accounts[row : row + 1]
+            accounts = (decision.account(row, drawn[place]),) if decision.accounts else ()
             told = Step([drawn[place]], self._tokens.shape[1], [0.0], self.run.chain, accounts, decision.faults)
             links.append(_Link(told, (), self._heads[row], last=True))
             self._heads[row].after.append(links[-1])

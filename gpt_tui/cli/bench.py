@@ -15,7 +15,7 @@ from gpt_tui.cli.options import complete_chain, complete_checkpoint, compute_opt
 from gpt_tui.cli.table import format_bytes, format_fields, format_table
 from gpt_tui.locations import find_locations
 from gpt_tui.settings import Settings, load_settings
-from samplers import Chain
+from samplers import Chain, named_chain
 
 if TYPE_CHECKING:
     from gpt_model.backend import OpenModel
@@ -181,6 +181,7 @@ class _Session:
     def __init__(self, flags: dict[str, Any]) -> None:
         self._locations = find_locations()
         loaded = load_settings(self._locations, flags=flags)
+        self._presets = loaded.settings.presets
         for problem in loaded.problems:
             click.echo(f"gpt-tui: {problem}", err=True)
         settings = loaded.settings
@@ -210,7 +211,7 @@ class _Session:
         """Return the pace of each round and the peak of the memory before the machine's own measures."""
         from gpt_model.benchmark import measure_pace, peak_memory
 
-        parsed = Chain.parse(chain or Settings().chain)
+        parsed = named_chain(chain or Settings().chain, self._presets)
         paces, peak = [], 0
         for turn, prompt in zip(
             range(rounds + 1), self._prompts(self.opened.model.config.vocab_size, prompt_tokens), strict=False

@@ -16,9 +16,9 @@ from gpt_tui.cli.completion_output import JsonLinesWriter, JsonWriter, TextWrite
 from gpt_tui.cli.interrupts import Interrupts
 from gpt_tui.cli.options import json_option, settings_options, tokenizer_option
 from gpt_tui.cli.prompt_source import read_prompt
+from gpt_tui.decoder_choice import open_decoder
 from gpt_tui.locations import find_locations
 from gpt_tui.settings import load_settings
-from samplers import Chain
 
 
 @click.command()
@@ -70,11 +70,11 @@ def complete(
     if opened.backend.note:
         tell(opened.backend.note)
     engine = Engine(opened.model, chosen_tokenizer)
-    chain = Chain.parse(settings.chain)
+    chain, decoder = settings.parsed_chain(), open_decoder(settings.decoder, locations)
     ids = tuple(engine.encode(text))
     request = Request(
         ids, chain, seed, samples, settings.max_new_tokens, settings.stop, ignore_end_of_text,
-        candidates=10 if jsonl else 1,
+        candidates=10 if jsonl else 1, decoder=decoder,
     )  # fmt: skip
     if settings.seed is None:
         tell(f"seed {seed}")
@@ -82,7 +82,10 @@ def complete(
     if jsonl:
         writer = JsonLinesWriter(sys.stdout)
     elif as_json:
-        head = {"checkpoint": checkpoint.label, "chain": str(chain), "seed": seed, "prompt_token_ids": ids}
+        head = {
+            "checkpoint": checkpoint.label, "chain": str(chain), "decoder": settings.decoder or "plain", "seed": seed,
+            "prompt_token_ids": ids,
+        }  # fmt: skip
         writer = JsonWriter(sys.stdout, samples, head)
     else:
         writer = TextWriter(sys.stdout, samples, text if echo else "", null)
@@ -92,7 +95,8 @@ def complete(
     began = time.perf_counter()
     with Interrupts() as interrupts:
         if verbose:
-            tell(f"checkpoint {checkpoint.label} ({checkpoint.path}) on {opened.backend}; chain {chain}; seed {seed}")
+            how = f"chain {chain}; seed {seed}; decoder {settings.decoder or 'plain'}"
+            tell(f"checkpoint {checkpoint.label} ({checkpoint.path}) on {opened.backend}; {how}")
         for event in engine.generate(request, cancel=interrupts.event):
             if isinstance(event, Token):
                 writer.token(event)

@@ -19,7 +19,11 @@ def settings_options(command: Decorated) -> Decorated:
         ),
         click.option(
             "-s", "--chain", metavar="CHAIN", shell_complete=complete_chain,
-            help="Stages, such as top_k=40,temperature=0.8.  [setting]",
+            help="Stages, such as top_k=40,temperature=0.8, or a preset's name.  [setting]",
+        ),
+        click.option(
+            "--decoder", metavar="DECODER", shell_complete=_complete_decoder,
+            help="What drives the model: plain, beam=4, draft:model=CHECKPOINT …  [setting]",
         ),
         click.option(
             "--seed", type=click.IntRange(min=0), metavar="N", help="Seed of the draws.  [setting, else a new one]"
@@ -47,6 +51,12 @@ def place_options(command: Decorated) -> Decorated:
         "--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0: by the model's size.  [setting]"
     )
     return click.option("--device", metavar="DEVICE", help="auto, cpu, cuda or mps.  [setting]")(threads(command))
+
+
+def _complete_decoder(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from samplers import entries
+
+    return [CompletionItem(name) for name in entries("gpt_tui.decoders") if name.startswith(incomplete)]
 
 
 def _complete_dtype(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -91,8 +101,16 @@ def complete_checkpoint(context: click.Context, parameter: click.Parameter, inco
 
 
 def complete_chain(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the chains with one stage more whose name begins so; no stage is imported."""
-    from samplers import stage_names
+    """Return the chains with one stage more whose name begins so, and the presets; no stage is imported."""
+    from samplers import PRESETS, stage_names
 
     before, comma, begun = incomplete.rpartition(",")
-    return [CompletionItem(f"{before}{comma}{name}") for name in stage_names() if name.startswith(begun)]
+    names = stage_names() if comma else sorted({*stage_names(), *PRESETS, *_own_presets()})
+    return [CompletionItem(f"{before}{comma}{name}") for name in names if name.startswith(begun)]
+
+
+def _own_presets() -> list[str]:
+    from gpt_tui.locations import find_locations
+    from gpt_tui.settings import load_settings
+
+    return list(load_settings(find_locations()).settings.presets)

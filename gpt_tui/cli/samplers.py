@@ -1,14 +1,28 @@
-"""gpt-tui samplers: which stages there are, what they take, and whether a chain can be."""
+"""gpt-tui samplers: which stages and presets there are, what they take, and whether a chain can be."""
 
 import inspect
 from typing import Any
 
 import click
 
+from gpt_tui.cli.explain import explain
 from gpt_tui.cli.json_text import to_json
 from gpt_tui.cli.options import complete_chain, json_option
 from gpt_tui.cli.table import format_fields, format_table
-from samplers import Chain, ChainError, Parameter, load_stage, parameters, stage_entries
+from gpt_tui.locations import find_locations
+from gpt_tui.settings import load_settings
+from samplers import (
+    PRESETS,
+    Chain,
+    ChainError,
+    Parameter,
+    format_stage,
+    is_off,
+    load_stage,
+    named_chain,
+    parameters,
+    stage_entries,
+)
 
 
 @click.group()
@@ -62,8 +76,34 @@ def show(name: str, as_json: bool) -> None:
 @samplers.command()
 @click.argument("spec", shell_complete=complete_chain)
 def check(spec: str) -> None:
-    """Print the chain of SPEC in its shortest form, or say what is wrong with it."""
-    click.echo(str(Chain.parse(spec)))
+    """Print the chain of SPEC, which may be a preset's name, in its shortest form, or say what is wrong with it."""
+    click.echo(str(named_chain(spec, load_settings(find_locations()).settings.presets)))
+
+
+@samplers.command()
+@json_option
+def presets(as_json: bool) -> None:
+    """List the chains that have a name: ours, and your settings' own, which go first. What is off is in brackets."""
+    loaded = load_settings(find_locations())
+    for problem in loaded.problems:
+        click.echo(f"gpt-tui: {problem}", err=True)
+    own = loaded.settings.presets
+    found, rows = [], []
+    for name, text in (PRESETS | dict(own)).items():
+        about: dict[str, Any] = {"name": name, "from": loaded.origins["presets"] if name in own else "gpt-tui"}
+        try:
+            chain = Chain.parse(text)
+            stages = [{"stage": format_stage(stage), "off": is_off(stage)} for stage in chain]
+            found.append(about | {"chain": str(chain), "stages": stages})
+            shown = " ".join(f"({each['stage']})" if each["off"] else str(each["stage"]) for each in stages)
+        except ChainError as error:  # a stage's plugin is gone
+            found.append(about | {"chain": text, "error": str(error)})
+            shown = str(error)
+        rows.append([name, about["from"], shown or "the model's own distribution"])
+    click.echo(to_json(found, indent=2) if as_json else format_table(["name", "from", "chain"], rows))
+
+
+samplers.add_command(explain)
 
 
 def _state(name: str) -> tuple[str, str]:

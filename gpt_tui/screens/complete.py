@@ -25,6 +25,7 @@ from gpt_tui.screens.complete_messages import (
     Sent,
     SettingChosen,
 )
+from gpt_tui.screens.preset_picker import PresetPicker
 from gpt_tui.screens.stage_picker import StagePicker
 from gpt_tui.settings import write_text_atomically
 from gpt_tui.slash_commands import SlashCommand, parse_command
@@ -89,7 +90,7 @@ class CompleteScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self._composed = True
-        self.query_one(Desk).show_chain(self._completion.chain)
+        self._show_chain()
         self.query_one(PromptInput).set_history(self._history)
         self.prefill(self._prompt)
         self.query_one(PromptInput).focus()
@@ -190,14 +191,29 @@ class CompleteScreen(Screen[None]):
     @on(ChainPanel.ChainChanged)
     def _chain_changed(self, event: ChainPanel.ChainChanged) -> None:
         self._use_chain(event.chain)
+        self.post_message(SettingChosen("chain", str(event.chain)))
+
+    @on(ChainPanel.PresetRequested)
+    def _preset_wanted(self) -> None:
+        def take(name: str | None) -> None:
+            if name is not None:
+                self.take_preset(name)
+
+        self.app.push_screen(PresetPicker(self._completion.presets), take)
+
+    def take_preset(self, name: str) -> None:
+        """Take a preset's chain, from the next token on."""
+        try:
+            self._carry_out(SlashCommand("preset", name))
+        except ChainError as error:
+            self.notify(str(error), severity="warning", markup=False)
 
     @on(ChainPanel.StageAddRequested)
     def _stage_wanted(self) -> None:
         def add(stage: Stage | None) -> None:
             if stage is not None:
-                chain = self._completion.chain.added(stage)
-                self.query_one(Desk).show_chain(chain)
-                self._use_chain(chain)
+                self._use_chain(self._completion.chain.added(stage))
+                self.post_message(SettingChosen("chain", str(self._completion.chain)))
 
         self.app.push_screen(StagePicker(), add)
 
@@ -263,13 +279,17 @@ class CompleteScreen(Screen[None]):
         elif command.name == "save":
             write_text_atomically(Path(command.argument).expanduser(), self._completion.document.text)
             self.notify(f"Saved to {command.argument}.", markup=False)
+        elif command == SlashCommand("preset", ""):
+            self._preset_wanted()
         else:
-            before = self._completion.chain
+            before, decoder = self._completion.chain, self._completion.decoder
             for name, value in self._completion.carry_out(command).items():
                 self.post_message(SettingChosen(name, value))
             if self._completion.chain != before:
-                self.query_one(Desk).show_chain(self._completion.chain)
                 self._use_chain(self._completion.chain)
+            if self._completion.decoder != decoder and self._completion.streaming:
+                self.notify("The decoder drives the next completion; this one goes on as it began.", timeout=4)
+            self._show_chain()
         self._show_state()
 
     # --- showing
@@ -281,9 +301,13 @@ class CompleteScreen(Screen[None]):
 
     def _use_chain(self, chain: Chain) -> None:
         self._completion.chain = chain
-        self.post_message(SettingChosen("chain", str(chain)))
+        self._show_chain()
         if self._completion.streaming:
             self.post_message(Sent(wire.SwitchChain(str(chain))))
+
+    def _show_chain(self) -> None:
+        completion = self._completion
+        self.query_one(Desk).show_chain(completion.chain, completion.preset, completion.decoder)
 
     def leave(self) -> CompletionEnded | None:
         """Take in no more events; return what was still being written, so that it can be kept."""

@@ -1,4 +1,4 @@
-"""CandidatesPanel: why this token. Its numbers, the candidates before and after the chain, what each stage left."""
+"""CandidatesPanel: why this token. Its numbers, the candidates before and after the chain, the funnel."""
 
 import math
 from textwrap import wrap
@@ -10,15 +10,14 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from gpt_model.token_record import Candidate, Token
+from gpt_tui.widgets.funnel import NUMBER, Line, bar, cut_label, funnel_lines, share
 from gpt_tui.widgets.visible_text import token_label
 
 EMPTY = ("Here: why a token was", "drawn. Tab to the text,", "then ← → walk over it.")
-NUMBER = 5
-"""Cells of a number and the space before it."""
+_BIT = math.log(2)
 LABEL = 16
-_EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
-
-_Line = list[tuple[str, str]]  # texts, and the names of their styles
+LEAST = 4
+"""Candidates that are shown however low the panel is."""
 
 
 class CandidatesPanel(Widget):
@@ -59,77 +58,63 @@ class CandidatesPanel(Widget):
     def _style(self, name: str) -> Any:
         return self.get_component_rich_style(f"candidates-panel--{name}")
 
-    def _lines(self) -> list[_Line]:
+    def _lines(self) -> list[Line]:
         token, width = self._token, self.size.width
         if token is None:
             return [[(line, "title")] for line in EMPTY]
-        lines: list[_Line] = [
+        entropy = f"entropy {token.entropy / _BIT:.2f}"
+        if token.accounts:
+            entropy += f" → {token.accounts[-1].entropy / _BIT:.2f}"
+        lines: list[Line] = [
             _spread((token_label(_text_of(token)), "drawn"), (f"rank {token.rank + 1:,}", "number"), width),
             _spread(
                 (f"p {share(token.p_model).strip()} → {share(token.p_chain).strip()}", "text"),
                 (f"u {token.uniform:.3f}".replace("0.", "."), "number"),
                 width,
             ),
-            [(f"entropy {token.entropy / math.log(2):.2f} bits", "number")],
+            [(f"{entropy} bits", "number")],
         ]
         lines += [[(line, "fault")] for fault in token.faults for line in wrap(fault, max(width, 12))]
-        # At the usual heights of a terminal the account matters less than the candidates: it comes after them.
+        funnel = [[], *funnel_lines(token.accounts, width)] if token.accounts else []
         if token.candidates:
-            lines += [[], *self._candidate_lines(token, width)]
-        if token.accounts:
-            lines += [[], _spread(("stage", "title"), ("kept  mass", "title"), width)]
-            lines += [
-                _spread((account.stage, "text"), (f"{account.kept:,} {share(account.mass)}", "number"), width)
-                for account in token.accounts
-            ]
-        return lines
+            room = self.size.height - len(lines) - len(funnel) - 2
+            lines += [[], *self._candidate_lines(token, width, max(room, LEAST))]
+        return lines + funnel
 
-    def _candidate_lines(self, token: Token, width: int) -> list[_Line]:
-        numbers = 2 * NUMBER
-        label = max(min(LABEL, (width - numbers) * 3 // 5), 4)
-        bar_cells = max(width - label - numbers - 1, 0)
+    def _candidate_lines(self, token: Token, width: int, room: int) -> list[Line]:
+        """Return the model's most likely tokens, as many as there is room for, and in any case the drawn one."""
+        label = max(min(LABEL, (width - 2 * NUMBER) * 3 // 5), 4)
+        bar_cells = max(width - label - 2 * NUMBER - 1, 0)
         most = max(each.p_chain for each in token.candidates) or 1.0
-        lines: list[_Line] = [_spread(("candidates", "title"), ("model chain"[-numbers - 1 :], "title"), width)]
-        listed = list(token.candidates)
-        if all(each.id != token.id for each in listed):
-            listed.append(Candidate(token.id, token.text, token.p_model, token.p_chain))
+        listed = list(token.candidates[:room])
+        dots = room >= 2 * LEAST
+        if apart := all(each.id != token.id for each in listed):
+            drawn = Candidate(token.id, token.text, token.p_model, token.p_chain)
+            drawn = next((each for each in token.candidates if each.id == token.id), drawn)
+            listed = [*listed[: max(room - 1 - dots, 1)], drawn]
+        heading = f"{'model':>{NUMBER}}{'chain':>{bar_cells + NUMBER + 1}}"
+        lines: list[Line] = [[(set_cell_size("token", label), "title"), (heading, "title")]]
         for place, each in enumerate(listed):
-            if place == len(token.candidates):
+            if apart and dots and place == len(listed) - 1:
                 lines.append([(" …", "title")])
-            kept = each.p_chain > 0
+            kept = each.p_chain > 0 and not each.cut_by
             name = "drawn" if each.id == token.id else "text" if kept else "cut"
-            marker = "▸" if each.id == token.id else " "
-            bar_text = bar(each.p_chain / most, bar_cells) if kept else "·"
-            lines.append(
-                [
-                    (marker + set_cell_size(token_label(each.text), label - 1), name),
-                    (" " + bar_text.ljust(bar_cells), "bar" if kept else "cut"),
-                    (f"{share(each.p_model):>{NUMBER}}", "number" if kept else "cut"),
-                    (f"{share(each.p_chain) if kept else 'cut':>{NUMBER}}", "text" if kept else "cut"),
-                ]
-            )
+            line = [
+                ("▸" if each.id == token.id else " ", name),
+                (set_cell_size(token_label(each.text), label - 1), name),
+                (f"{share(each.p_model):>{NUMBER}} ", "number" if kept else "cut"),
+            ]
+            if kept:
+                line.append((bar(each.p_chain / most, bar_cells).ljust(bar_cells), "bar"))
+                line.append((f"{share(each.p_chain):>{NUMBER}}", "text"))
+            else:
+                cells = bar_cells + NUMBER
+                line.append((f"{cut_label(each.cut_by, cells):>{cells}}", "cut"))
+            lines.append(line)
         return lines
 
 
-def share(probability: float) -> str:
-    """Return a probability in four cells: `1.00`, ` .31`, `.002`, `4e-5`."""
-    if probability >= 0.995:
-        return "1.00"
-    if probability >= 0.095:
-        return f" {probability:.2f}".replace("0.", ".", 1)
-    if probability >= 0.0005:
-        return f"{probability:.3f}".removeprefix("0")
-    return f"{probability:.0e}".replace("e-0", "e-") if probability > 0 else "   0"
-
-
-def bar(fraction: float, cells: int) -> str:
-    """Return a bar for a fraction of so many cells, in eighths of a cell; what is not nothing shows."""
-    eighths = round(min(max(fraction, 0.0), 1.0) * cells * 8) or (1 if fraction > 0 else 0)
-    full, part = divmod(eighths, 8)
-    return "█" * full + _EIGHTHS[part]
-
-
-def _spread(left: tuple[str, str], right: tuple[str, str], width: int) -> _Line:
+def _spread(left: tuple[str, str], right: tuple[str, str], width: int) -> Line:
     """Return a line with one text at each edge; the left one gives way."""
     room = max(width - cell_len(right[0]) - 1, 1)
     return [(set_cell_size(left[0], room), left[1]), (" ", "text"), right]

@@ -16,6 +16,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input
 
+from gpt_tui.widgets.funnel import fitted
 from samplers import Chain, ChainError, Parameter, Stage, build, is_off, nudged, parameters
 
 EMPTY = "No stages: tokens are drawn from the model's own distribution. a adds one."
@@ -30,6 +31,11 @@ class _Slot:
 
     stage: Stage
     on: bool = True
+
+    @property
+    def quiet(self) -> bool:
+        """Whether it changes nothing: switched off, or with a parameter at its off value."""
+        return not self.on or is_off(self.stage)
 
 
 class _Row(NamedTuple):
@@ -54,6 +60,7 @@ class ChainPanel(Widget, can_focus=True):
         Binding("shift+down,J", "move(1)", "Act later", show=False),
         Binding("x,delete", "remove", "Remove", show=False),
         Binding("a", "add", "Add"),
+        Binding("p", "preset", "Preset", show=False),
         Binding("escape", "cancel", "Cancel", show=False),
     ]
     COMPONENT_CLASSES: ClassVar[set[str]] = {
@@ -92,11 +99,15 @@ class ChainPanel(Widget, can_focus=True):
     class StageAddRequested(Message):
         """A stage is to be chosen and added."""
 
+    class PresetRequested(Message):
+        """A preset is to be chosen."""
+
     def __init__(self) -> None:
         super().__init__()
         self._slots: list[_Slot] = []
         self._row = 0
         self._error = ""
+        self._names = ("", "")  # of the preset, of the decoder
 
     def compose(self) -> ComposeResult:
         field = Input(compact=True, select_on_focus=True)
@@ -126,6 +137,12 @@ class ChainPanel(Widget, can_focus=True):
             slots.insert(place, slot)
         self._show(slots)
 
+    def set_names(self, preset: str, decoder: str) -> None:
+        """Show the name of the preset that the chain is, and what drives the model; both may be empty."""
+        if self._names != (preset, decoder):
+            self._names = (preset, decoder)
+            self.refresh()
+
     # --- rows
 
     @property
@@ -137,7 +154,8 @@ class ChainPanel(Widget, can_focus=True):
                 rows.append(_Row(place, known[0] if known else None, alone=True))
             else:
                 rows.append(_Row(place, None, alone=False))
-                rows += [_Row(place, each, alone=False) for each in known]
+                if not slot.quiet:  # what is off takes one row, whatever it could be set to
+                    rows += [_Row(place, each, alone=False) for each in known]
         return rows
 
     @property
@@ -162,7 +180,16 @@ class ChainPanel(Widget, can_focus=True):
         shown = rows[top : top + room]
         if y == 0:
             place = f" {self._row + 1}/{len(rows)}" if len(rows) > room else ""
-            segments = [Segment(f"chain{place}", self._style("title"))]
+            preset, decoder = self._names
+            title = f"chain{place}" + (f"  {preset}" if preset else "")
+            segments = [Segment(title, self._style("title"))]
+            if decoder:
+                driver = fitted(decoder, max(width - cell_len("chain") - 2, 1))
+                room = max(width - cell_len(driver), 0)
+                segments = [
+                    Segment(set_cell_size(fitted(title, room - 2), room), self._style("title")),
+                    Segment(driver, self._style("here")),
+                ]
         elif y <= len(shown):
             segments = self._row_segments(shown[y - 1], top + y - 1 == self._row, width)
         elif y - 1 - len(shown) < len(notes):
@@ -179,12 +206,12 @@ class ChainPanel(Widget, can_focus=True):
         elif row.parameter and width >= 30 and row.parameter.name != label:
             detail = f" {row.parameter.name}"
         value = "" if row.parameter is None else _format(getattr(slot.stage, row.parameter.name), row.parameter)
-        if not slot.on and (row.alone or not row.parameter):
+        quiet = slot.quiet
+        if quiet and not (here and row.parameter and slot.on):
             value = "off"
         arrows = ("◂ ", " ▸") if here and row.parameter and slot.on else ("  ", "  ")
-        quiet = not slot.on or is_off(slot.stage)
         room = self._label_cells(width)
-        name = set_cell_size(label, min(cell_len(label), room))
+        name = fitted(label, room)
         return [
             Segment("▸ " if here else "  ", self._style("here")),
             Segment(name, self._style("here" if here else "off" if quiet else "name")),
@@ -216,12 +243,14 @@ class ChainPanel(Widget, can_focus=True):
         if (row := self._here) and row.parameter:
             stage = nudged(self._slots[row.slot].stage, row.parameter.name, presses)
             self._change(row.slot, _Slot(stage))
+        elif row and self._slots[row.slot].quiet:
+            self.action_switch()
 
     def action_switch(self) -> None:
         """Switch the stage off or on."""
         if row := self._here:
             slot = self._slots[row.slot]
-            self._change(row.slot, replace(slot, on=not slot.on))
+            self._change(row.slot, _Slot(_woken(slot.stage)) if slot.quiet else replace(slot, on=False))
 
     def action_move(self, by: int) -> None:
         """Let the stage act earlier or later."""
@@ -245,9 +274,16 @@ class ChainPanel(Widget, can_focus=True):
         """Ask for a stage to add."""
         self.post_message(self.StageAddRequested())
 
+    def action_preset(self) -> None:
+        """Ask for a preset to take."""
+        self.post_message(self.PresetRequested())
+
     def _change(self, place: int, slot: _Slot) -> None:
-        before = self.chain
+        before, here = self.chain, self._here
         self._show([*self._slots[:place], slot, *self._slots[place + 1 :]])
+        if here is not None and here.slot == place:  # rows may have come or gone
+            same = [number for number, row in enumerate(self._rows) if row == here]
+            self._row = same[0] if same else next(n for n, row in enumerate(self._rows) if row.slot == place)
         self._post(before)
 
     def _show(self, slots: list[_Slot], row: int | None = None) -> None:
@@ -314,6 +350,17 @@ class ChainPanel(Widget, can_focus=True):
                 self.focus()
             self._error = ""
             self.refresh(layout=True)
+
+
+def _woken(stage: Stage) -> Stage:
+    """Return the stage with what stands at its off value at its default, or a press away where that is off too."""
+    for each in parameters(type(stage)):
+        if each.param.off is not None and getattr(stage, each.name) == each.param.off:
+            if each.default != each.param.off:
+                stage = replace(stage, **{each.name: each.default})  # type: ignore[type-var]
+            else:
+                stage = nudged(stage, each.name, 1 if each.param.off < each.param.hi else -1)
+    return stage
 
 
 def _format(value: Any, parameter: Parameter) -> str:

@@ -36,9 +36,10 @@ class Desk(Horizontal):
         self._newest = None
         self.query_one(TokenView).set_document(list(document_spans(document)))
 
-    def show_chain(self, chain: Chain) -> None:
-        """Show a chain."""
+    def show_chain(self, chain: Chain, preset: str = "", decoder: str = "") -> None:
+        """Show a chain, the preset that it is, and what drives the model where that is not plain."""
         self.query_one(ChainPanel).set_chain(chain)
+        self.query_one(ChainPanel).set_names(preset, decoder)
 
     def add_token(self, token: Token) -> None:
         """Add a token to the text, with a mark before it if another chain drew it."""

@@ -101,6 +101,14 @@ def test_tokens_tell_what_they_were_drawn_from(engine: Engine) -> None:
             assert event.entropy == pytest.approx(-(row * row.log()).sum().item(), rel=1e-3)
             assert event.p_chain > 0
             assert [account.stage for account in event.accounts] == ["top_k=40", "min_p=0.01", "temperature=1.2"]
+            top_k, min_p, temperature = event.accounts
+            assert temperature.shares == pytest.approx([each.p_chain for each in event.candidates], abs=1e-4)
+            assert [each.cut_by for each in event.candidates] == [
+                next((account.stage for account in event.accounts if each.id in account.cut), "")
+                for each in event.candidates
+            ]
+            assert all((each.p_chain == 0) == bool(each.cut_by) for each in event.candidates)
+            assert {*top_k.cut, *min_p.cut}.isdisjoint(temperature.cut)
             assert event.position == 5 + event.index
             assert event.uniform == keyed_uniform(1, event.position)
             assert Token.from_dict(event.to_dict()) == event

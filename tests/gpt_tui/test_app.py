@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from gpt_tui.locations import Locations
 from gpt_tui.screens.checkpoint_picker import CheckpointPicker
 from gpt_tui.screens.help import Help
 from gpt_tui.screens.new_run import NewRun
+from gpt_tui.screens.preset_picker import PresetPicker
 from gpt_tui.screens.runs import RunsScreen
 from gpt_tui.screens.train import TrainScreen
 from gpt_tui.settings import load_settings
+from gpt_tui.widgets.chain_panel import ChainPanel
 from gpt_tui.widgets.header_line import HeaderLine
 from gpt_tui.widgets.prompt_input import PromptInput
 from gpt_tui.widgets.token_view import TokenView
@@ -103,6 +106,31 @@ async def test_the_next_token_obeys_a_switch_and_a_mark_shows_where(home: Locati
         piece = app.complete_page.document.pieces[-1]
         assert [token.chain for token in piece.tokens if token.chain] == ["temperature=0.8", "greedy"]
     assert 'chain = "greedy"' in home.settings_file.read_text(encoding="utf-8")
+
+
+async def test_a_preset_is_chosen_from_a_list_and_a_decoder_by_a_command(home: Locations) -> None:
+    home.settings_file.parent.mkdir(parents=True)
+    home.settings_file.write_text('[presets]\ncalm = "top_k=7"\n', encoding="utf-8")
+    app = make_app(home)
+    async with app.run_test() as pilot:
+        await until(pilot, lambda: ready(app))
+        panel = app.complete_page.query_one(ChainPanel)
+        app.complete_page.prefill("/preset")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, PresetPicker))
+        await pilot.press("end", "enter")
+        await until(pilot, lambda: str(panel.chain) == "top_k=7")
+        app.complete_page.prefill("/decoder beam=2")
+        await pilot.press("enter")
+        await until(pilot, lambda: panel.render_line(0).text.split() == ["chain", "calm", "beam=2"])
+        for wrong in ("/preset clam", "/decoder beem"):
+            app.complete_page.prefill(wrong)
+            await pilot.press("enter")
+            await until(pilot, lambda wrong=wrong: app.complete_page.query_one(PromptInput).text == wrong)
+        titles = [command.title for command in app.get_system_commands(app.screen)]
+        assert {"Preset calm", "Preset llama.cpp"} <= set(titles)
+    kept = tomllib.loads(home.settings_file.read_text(encoding="utf-8"))
+    assert (kept["chain"], kept["decoder"], kept["presets"]) == ("calm", "beam=2", {"calm": "top_k=7"})
 
 
 async def test_a_key_on_the_panel_changes_the_chain_while_it_streams(home: Locations) -> None:

@@ -73,3 +73,28 @@ def test_commands_set_what_they_say_and_tell_what_to_keep() -> None:
         state.carry_out(SlashCommand("temperature", "99"))
     with pytest.raises(ConfigError, match="at least 1"):
         state.carry_out(SlashCommand("tokens", "0"))
+
+
+def test_presets_stand_where_a_chain_does_and_keep_their_name() -> None:
+    state = Completion(Chain.parse("greedy"), presets={"calm": "top_p=0.8", "default": "top_k=3"})
+    assert state.preset == "greedy"
+    assert state.carry_out(SlashCommand("chain", "calm")) == {"chain": "calm"}
+    assert (str(state.chain), state.preset) == ("top_p=0.8", "calm")
+    assert state.carry_out(SlashCommand("preset", "default")) == {"chain": "default"}
+    assert state.start("a").chain == "top_k=3"
+    state.carry_out(SlashCommand("top_k", "4"))
+    assert state.preset == ""
+    with pytest.raises(ChainError, match=r"no preset 'clam'\. Did you mean 'calm'"):
+        state.carry_out(SlashCommand("preset", "clam"))
+    with pytest.raises(ChainError, match="Did you mean 'calm'"):
+        state.carry_out(SlashCommand("chain", "clam"))
+
+
+def test_a_decoder_is_checked_by_its_name_and_sent_along() -> None:
+    state = completion()
+    assert state.start("a").decoder == ""
+    assert state.carry_out(SlashCommand("decoder", "beam:width=4")) == {"decoder": "beam:width=4"}
+    assert state.start("a").decoder == "beam:width=4"
+    with pytest.raises(ConfigError, match="Did you mean 'beam'"):
+        state.carry_out(SlashCommand("decoder", "baem=4"))
+    assert state.carry_out(SlashCommand("decoder", "plain")) == {"decoder": ""}

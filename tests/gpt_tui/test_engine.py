@@ -17,15 +17,16 @@ from gpt_tui.locations import Locations
 
 Kind = TypeVar("Kind")
 TOKEN = Token(
-    0, 1, 9, 65, "é\x1b", 0.5, 0.25, 3, 1.5, 0.1, 2.0, (Candidate(65, "A", 0.5, 0.25),), (Account("x", 1, 0.5, 1),), "c"
-)
+    0, 1, 9, 65, "é\x1b", 0.5, 0.25, 3, 1.5, 0.1, 2.0, (Candidate(65, "A", 0.5, 0.25, "x"),),
+    (Account("x", 1, 0.5, 1, 0.1, -2.5, False, (65,), (0.0,)), Account("y", 1, 0.5, 1, off=True)), "c",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "message",
     [
         wire.Load("a", "cpu", 2, None),
-        wire.Generate(1, "text\n\u2028", (1, 2), "top_k=1", 7, 10, ("END",)),
+        wire.Generate(1, "text\n\u2028", (1, 2), "top_k=1", 7, 10, ("END",), decoder="beam=2"),
         wire.SwitchChain(""),
         wire.Cancel(),
         wire.EngineStarted(1),
@@ -93,6 +94,15 @@ async def test_an_engine_answers_switches_stops_dies_and_comes_back(home: Locati
     assert (finished.finished.finish_reason, len(talk.tokens(2))) == ("length", 5)
     read = await talk.until_kind(wire.PromptRead)
     assert read.tokens == (65, 66)
+
+    # a decoder is the engine's to read, and a draft's checkpoint has a name; what is wrong with it is told
+    talk.client.send(wire.Generate(4, "AB", chain="greedy", max_new_tokens=5, decoder=f"draft:model={tiny_checkpoint}"))
+    await talk.until(lambda e: isinstance(e, wire.GenerationFinished) and e.request == 4)
+    assert [each.id for each in talk.tokens(4)] == [each.id for each in talk.tokens(2)]
+    for request, decoder, said in ((5, "beam=0", "between 1"), (6, "draft:model=absent", "no checkpoint 'absent'")):
+        talk.client.send(wire.Generate(request, "AB", decoder=decoder))
+        failed = await talk.until(lambda e, which=request: isinstance(e, wire.EngineFailed) and e.request == which)
+        assert said in failed.message
 
     # what is switched while it streams is obeyed by a later token, and told; a cancel keeps what came
     talk.client.send(wire.Generate(3, "AB", chain="greedy", max_new_tokens=1_000_000, account=False))

@@ -248,3 +248,35 @@ def test_saving_keeps_what_a_person_wrote_around_it(places: Locations) -> None:
     assert load_settings(places, {}).settings.stop == ("b",)
     (kept,) = places.settings_file.parent.glob("settings.toml.before-*")
     assert kept.read_text().startswith("# mine")
+
+
+def test_presets_of_all_files_are_read_before_the_chain_that_names_one(places: Locations) -> None:
+    write(places.settings_file, 'chain = "wild"\n\n[presets]\ncalm = "top_p = 0.8"\nboth = "greedy"\n')
+    write(places.project_file, '[[presets.wild]]\nstage = "top_k"\nk = 5\n[[presets.both]]\nstage = "top_p"\n')
+    loaded = load_settings(places, {})
+    assert loaded.problems == []
+    assert dict(loaded.settings.presets) == {"calm": "top_p=0.8", "both": "top_p=0.95", "wild": "top_k=5"}
+    assert str(loaded.settings.parsed_chain()) == "top_k=5"
+    assert str(load_settings(places, {}, {"chain": "calm"}).settings.parsed_chain()) == "top_p=0.8"
+    save_setting(places, "chain", "calm")
+    assert load_settings(places, {}).settings.chain == "calm"
+
+
+def test_a_wrong_preset_is_told_and_left_out_and_the_others_stay(places: Locations) -> None:
+    lines = ['good = "top_k=5"', 'broken = "tpo_k=5"', '"a,b" = "greedy"', 'top_k = "greedy"', "number = 5"]
+    write(places.settings_file, "seed = 1\n[presets]\n" + "\n".join(lines))
+    loaded = load_settings(places, {})
+    assert dict(loaded.settings.presets) == {"good": "top_k=5"}
+    assert len(loaded.problems) == 4
+    assert all(f"{places.settings_file}, line 2: presets: " in problem for problem in loaded.problems)
+    assert "Did you mean 'top_k'?" in loaded.problems[0]
+    write(places.settings_file, 'presets = "greedy"\n')
+    assert "must be a table" in load_settings(places, {}).problems[0]
+
+
+def test_a_decoder_is_checked_by_name_without_torch(places: Locations) -> None:
+    write(places.settings_file, 'decoder = "bean=4"\n')
+    assert "Did you mean 'beam'?" in load_settings(places, {}).problems[0]
+    assert load_settings(places, {}, {"decoder": "draft : model=x"}).settings.decoder == "draft : model=x"
+    with pytest.raises(ConfigError, match="no preset 'llamacpp'"):
+        load_settings(places, {}, {"chain": "llamacpp"})

@@ -85,6 +85,16 @@ def test_the_account_tells_what_each_stage_left() -> None:
     assert (first.stage, first.kept) == ("top_k=2", 2)
     assert first.mass == pytest.approx(ROW.softmax(-1)[0, 2:].sum().item())
     assert (second.stage, second.kept) == ("temperature=0.5", 2)
+    assert (first.threshold, second.threshold) == (2.0, None)
+
+
+def test_the_account_tells_what_is_off_and_no_cut_where_an_earlier_one_was_higher() -> None:
+    chain = Chain((TopK(2), TopK(0), TopK(3), Temperature(0.5), TopK(1)))
+    processed = ChainRun(chain, [0, 1]).process(ROW.repeat(2, 1), TOKENS.repeat(2, 1), 1, account=True)
+    for accounts in processed.accounts:
+        assert [each.off for each in accounts] == [False, True, False, False, False]
+        assert [each.threshold for each in accounts] == [2.0, None, None, None, 6.0]
+    assert [each.dense[0].tolist().count(-math.inf) for each in processed.left] == [2, 2, 2, 2, 3]
 
 
 def test_keyed_uniforms_depend_on_their_key_alone_and_are_spread_evenly() -> None:

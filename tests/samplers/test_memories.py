@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from samplers import Chain, ChainRun, keyed_uniform
+from samplers import Chain, ChainRun, Context, keyed_uniform
 
 VOCAB = 200
 MODEL = torch.randn(400, VOCAB, generator=torch.Generator().manual_seed(6)) * 2.5
@@ -103,7 +103,8 @@ def test_mirostat_v1_keeps_the_k_of_its_formula() -> None:
         token = draw(ours, keyed_uniform(1, step))
         run.after(0, token)
         tokens.append(token)
-        mu = run.memories[0][1][0]
+        mu -= 0.2 * (-ours.double().log_softmax(-1)[token].item() / math.log(2) - 3.0)
+        assert run.memories[0][1][0] == pytest.approx(mu, rel=1e-9)
 
 
 def test_mirostat_holds_the_surprise_that_is_asked_for() -> None:
@@ -134,3 +135,55 @@ def test_adaptive_p_follows_its_recurrence_and_leaves_out_what_is_out() -> None:
         tokens.append(token)
         average = 0.8 * average + 0.2 * float(p[token])
         assert run.memories[0][1][0] == pytest.approx(average, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mirostat_v1", "mirostat_v2", "adaptive_p"])
+def test_what_is_remembered_is_a_value_and_telling_it_changes_nothing(name: str) -> None:
+    (stage,) = Chain.parse(name)
+    begun, rows = stage.start(), MODEL[:1].clone()  # type: ignore[attr-defined]
+    context = Context(torch.zeros(1, 1, dtype=torch.long), 1, memory=begun)
+    out = stage(rows, context)
+    before = out.clone()
+    later = [stage.after(begun, 5, rows[0], out[0]) for _ in range(2)]  # type: ignore[attr-defined]
+    assert later[0] == later[1]
+    assert stage.start() == begun  # type: ignore[attr-defined]
+    hash(later[0])
+    assert torch.equal(rows, MODEL[:1])
+    assert torch.equal(out, before)
+    assert torch.equal(stage(rows, context), before)
+
+
+@pytest.mark.parametrize("name", ["mirostat_v1", "mirostat_v2"])
+def test_a_token_that_was_out_and_is_chosen_for_all_that_teaches_mirostat_nothing(name: str) -> None:
+    run = ChainRun(Chain.parse(name), [1])
+    out = run.process(MODEL[:1], torch.zeros(1, 1, dtype=torch.long), 1).logits[0]
+    before = run.memories
+    run.after(0, int(out.argmin()))
+    assert (out.min() == -math.inf) == (run.memories == before)
+    (stage,) = Chain.parse(name)
+    row = torch.tensor([1.0, -math.inf])
+    assert stage.after(7.0, 1, row, row) == 7.0  # type: ignore[attr-defined]
+    assert stage.after(7.0, 0, row, row) == pytest.approx(7.5)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("mu", [-1e6, -1.0, 0.0, 1e6, 1e300])
+@pytest.mark.parametrize("name", ["mirostat_v1", "mirostat_v2"])
+def test_mirostat_stands_whatever_it_has_learnt(name: str, mu: float) -> None:
+    (stage,) = Chain.parse(name)
+    for row in (MODEL[:1], torch.zeros(1, VOCAB), torch.tensor([[-math.inf, 2.0, 2.0, -math.inf]]), torch.ones(1, 1)):
+        kept = stage(row, Context(torch.zeros(1, 1, dtype=torch.long), 1, memory=mu)) > -math.inf
+        if mu > 1:
+            assert torch.equal(kept, row > -math.inf)
+        else:
+            assert kept.gather(-1, row.argmax(-1, keepdim=True)).all()
+            assert torch.equal(kept, row == row.max())
+
+
+def test_adaptive_p_switched_off_changes_nothing_and_begins_where_the_text_is() -> None:
+    run = ChainRun(Chain.parse("adaptive_p=-1"), [1])
+    for step in range(300):
+        rows = MODEL[step % 3 : step % 3 + 1]
+        assert torch.equal(run.process(rows, torch.zeros(1, step + 1, dtype=torch.long), 1).logits, rows)
+        run.after(0, int(rows.argmax()))
+    share = float(run.memories[0][1][0])
+    assert MODEL[:3].softmax(-1).amax(-1).min() <= share <= MODEL[:3].softmax(-1).amax(-1).max()

@@ -121,7 +121,7 @@ def test_without_a_seed_a_new_one_is_taken_and_told(cli: Cli) -> None:
 
 def test_json_is_one_object_in_the_schema_that_others_script_against(cli: Cli) -> None:
     told = completed(cli, "x", "-n", "2", "-s", "temperature=0.80, top_k=50")
-    assert list(told) == ["schema", "checkpoint", "chain", "seed", "prompt_token_ids", "samples"]
+    assert list(told) == ["schema", "checkpoint", "chain", "decoder", "seed", "prompt_token_ids", "samples"]
     assert (told["schema"], told["checkpoint"], told["chain"]) == (1, "tiny", "temperature=0.8,top_k=50")
     assert [sample["seed"] for sample in told["samples"]] == [7, 8]
     for sample in told["samples"]:

@@ -117,7 +117,7 @@ def test_the_stages_are_listed_and_shown_with_what_they_take(cli: Cli) -> None:
 def test_a_broken_plugin_is_listed_with_its_error_and_breaks_nothing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = StageEntry("broken", "other", "1.0", EntryPoint("broken", "no_such_module:Stage", discovery.GROUP))
     entries = stage_entries() | {"broken": entry}
-    monkeypatch.setattr(discovery, "stage_entries", lambda: entries)
+    monkeypatch.setattr(discovery, "entries", lambda group: entries)
     monkeypatch.setattr(samplers_module, "stage_entries", lambda: entries)
     listed = {each["name"]: each for each in json.loads(cli("samplers", "list", "--json").out)}
     assert (listed["broken"]["state"], listed["top_k"]["state"]) == ("broken", "ok")

@@ -158,3 +158,32 @@ async def test_without_the_focus_no_row_is_marked(panel, around) -> None:
         app.screen.set_focus(None)
         await pilot.pause()
         assert not any("▸" in line for line in app.lines())
+
+
+async def test_a_stage_that_is_off_takes_one_row_and_space_or_an_arrow_wakes_it(panel, around, wait_until) -> None:
+    app = around(panel)
+    async with app.running(size=(31, 12)) as pilot:
+        panel.set_chain(Chain.parse("temperature=1,xtc:probability=0,min_p=0"))
+        await wait_until(pilot, lambda: len(app.lines()) == 4)
+        assert [line.split()[-1] for line in app.lines()[2:]] == ["off", "off"]
+        await pilot.press("down", "right")
+        await wait_until(pilot, lambda: chains(app) == ["temperature=1,xtc,min_p=0"])
+        assert [line.split()[0] for line in app.lines()[2:6]] == ["▸", "threshold", "probability", "min_p"]
+        await pilot.press("down", "down", *["left"] * 10)  # its probability back to 0
+        await wait_until(pilot, lambda: len(app.lines()) == 4)
+        assert app.lines()[2].split() == ["▸", "xtc", "off"]
+        await pilot.press("down", "space")
+        await wait_until(pilot, lambda: chains(app)[-1] == "temperature=1,xtc:probability=0,min_p=0.05")
+
+
+async def test_the_title_names_the_preset_and_a_decoder_that_is_not_plain(panel, around, wait_until) -> None:
+    app = around(panel)
+    async with app.running(size=(24, 12)) as pilot:
+        panel.set_names("transformers", "")
+        await wait_until(pilot, lambda: app.lines()[0].rstrip() == "chain  transformers")
+        panel.set_names("transformers", "beam=4")
+        await wait_until(pilot, lambda: app.lines()[0] == "chain  transfor…  beam=4")
+        panel.set_names("", "contrastive:k=6:alpha=0.5")
+        await wait_until(pilot, lambda: app.lines()[0] == "chain  contrastive:k=6:…")
+        await pilot.press("p")
+        await wait_until(pilot, lambda: isinstance(app.posted[-1:][0], ChainPanel.PresetRequested))
