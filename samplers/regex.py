@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 
-from samplers.automaton import State, automaton_of
 from samplers.errors import ChainError
+from samplers.regular.automaton import State, automaton_of
+from samplers.regular.token_masks import TokenMasks, token_masks
 from samplers.stage import Context, Param
-from samplers.token_masks import TokenMasks, token_masks
 
 if TYPE_CHECKING:
     from torch import Tensor

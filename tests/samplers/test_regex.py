@@ -14,10 +14,10 @@ from gpt_model.model import GPT
 from gpt_model.token_record import Finished, Token
 from gpt_model.tokenizer import Tokenizer, build_tokenizer
 from samplers import Chain, ChainError, ChainRun, Context, parse_stage
-from samplers.automaton import DEAD, FAR, automaton_of
-from samplers.dfa import Dfa
 from samplers.regex import Regex, Written
-from samplers.token_masks import Spellings, TokenMasks
+from samplers.regular.automaton import DEAD, FAR, automaton_of
+from samplers.regular.dfa import Dfa
+from samplers.regular.token_masks import Spellings, TokenMasks
 
 PATTERNS = [
     "", "a", "a*b", "(a|b)*abb", "a{2,4}", "a{,2}b", "(ab){2}|b{3,}", "a+?b??", "(?:a|ab)(?:c|bcd)?", "(|a)+",
@@ -356,7 +356,7 @@ def test_what_was_written_is_a_value(byte_engine: Engine) -> None:
 
 
 def test_a_large_table_of_states_is_begun_anew(monkeypatch: pytest.MonkeyPatch, byte_engine: Engine) -> None:
-    monkeypatch.setattr("samplers.token_masks._STATES", 40)
+    monkeypatch.setattr("samplers.regular.token_masks._STATES", 40)
     pattern, row, generator = "(?s).*a.{5}z", torch.zeros(257), random.Random(2)
     assert byte_engine.tokenizer is not None
     spellings = Spellings(byte_engine.tokenizer)

@@ -8,10 +8,10 @@ import functools
 import threading
 from typing import TYPE_CHECKING, Any
 
-from samplers.automaton import DEAD, FAR, Automaton, State, automaton_of
-from samplers.characters import ALL_BYTES
-from samplers.dfa import Dfa
 from samplers.errors import ChainError
+from samplers.regular.automaton import DEAD, FAR, Automaton, State, automaton_of
+from samplers.regular.characters import ALL_BYTES
+from samplers.regular.dfa import Dfa
 from samplers.stage import Vocabulary
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ ByteClass, so that one of two hundred thousand letters costs a pattern one node.
 import functools
 import heapq
 
-from samplers.characters import ALL_BYTES, ByteClass, byte_class
 from samplers.errors import ChainError
-from samplers.pattern import Node, Pattern
+from samplers.regular.characters import ALL_BYTES, ByteClass, byte_class
+from samplers.regular.pattern import Node, Pattern
 
 State = frozenset[int]
 """Numbers of items; an item is a place inside or before a character of the pattern, or its end."""

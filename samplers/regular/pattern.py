@@ -6,8 +6,8 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from samplers.characters import Ranges, matching, without
 from samplers.errors import ChainError
+from samplers.regular.characters import Ranges, matching, without
 
 LIMIT = 20_000
 """Nodes that a pattern may have once its repeats are written out."""

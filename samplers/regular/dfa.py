@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from samplers.automaton import DEAD, FAR, Automaton, State
+from samplers.regular.automaton import DEAD, FAR, Automaton, State
 
 if TYPE_CHECKING:
     import numpy as np
