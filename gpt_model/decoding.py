@@ -16,9 +16,7 @@ from torch import Tensor
 
 from gpt_model.drawing import Drawn, NotFiniteError, cleaned, draw, finite, tell
 from gpt_model.language_model import LanguageModel, Reader, TextRows, window_start
-from samplers import Chain, ChainRun, Memories, Rows, StageAccount, Vocabulary, keyed_uniform, load, parse_stage
-
-GROUP = "gpt_tui.decoders"
+from samplers import Chain, ChainRun, Memories, Rows, StageAccount, Vocabulary, keyed_uniform, load_decoder, parse_stage
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,6 @@ class Plain:
         while True:
             yield session.step(logits)
             logits = session.read_last()
-
-
-def load_decoder(name: str) -> type:
-    """Import and return one decoder's class.
-
-    Raises:
-        ChainError: no such decoder (the nearest is named), or its plugin cannot be imported or breaks the contract.
-    """
-    return load(GROUP, name, "decoder", "decode")
 
 
 def parse_decoder(text: str) -> Decoder:

@@ -23,7 +23,7 @@ import tomli_w
 from gpt_model.config import DTYPES, parse_value
 from gpt_model.errors import ConfigError, did_you_mean
 from gpt_tui.locations import Locations
-from samplers import Chain, ChainError, check_preset, entries, named_chain
+from samplers import DECODER_GROUP, Chain, ChainError, check_preset, entries, named_chain
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Settings:
         except ChainError as error:
             raise ConfigError(f"chain = {self.chain}: {error}") from error
         decoder = _DECODER_NAME.split(self.decoder.strip(), maxsplit=1)[0]
-        if decoder and decoder not in (known := entries("gpt_tui.decoders")):  # the rest is its own, which needs torch
+        if decoder and decoder not in (known := entries(DECODER_GROUP)):  # the rest is its own, which needs torch
             raise ConfigError(
                 f"decoder = {self.decoder}: there is no decoder '{decoder}'.{did_you_mean(decoder, known)}"
             )

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 from samplers.chain import Chain, format_stage, parse_stage
 from samplers.chain_run import ChainRun, Memories, Processed, StageAccount
-from samplers.discovery import StageEntry, entries, load, load_stage, stage_entries, stage_names
+from samplers.discovery import (
+    DECODER_GROUP,
+    StageEntry,
+    entries,
+    load_decoder,
+    load_stage,
+    stage_entries,
+    stage_names,
+)
 from samplers.errors import ChainError
 from samplers.presets import PRESETS, check_preset, named_chain, preset_of
 from samplers.rows import Rows, RowsStage
@@ -16,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "DECODER_GROUP",
     "PRESETS",
     "Chain",
     "ChainError",
@@ -38,7 +47,7 @@ __all__ = [
     "format_stage",
     "is_off",
     "keyed_uniform",
-    "load",
+    "load_decoder",
     "load_stage",
     "named_chain",
     "nudged",

@@ -8,6 +8,7 @@ from samplers.errors import ChainError, nearest
 from samplers.stage import parameters
 
 GROUP = "gpt_tui.samplers"
+DECODER_GROUP = "gpt_tui.decoders"
 HOME = "gpt-tui"
 
 
@@ -93,3 +94,12 @@ def load_stage(name: str) -> type:
         ChainError: no such stage (the nearest is named), or its plugin cannot be imported or breaks the contract.
     """
     return load(GROUP, name, "stage", "__call__")
+
+
+def load_decoder(name: str) -> type:
+    """Import and return one decoder's class; ours import torch.
+
+    Raises:
+        ChainError: no such decoder (the nearest is named), or its plugin cannot be imported or breaks the contract.
+    """
+    return load(DECODER_GROUP, name, "decoder", "decode")

@@ -54,9 +54,9 @@ def place_options(command: Decorated) -> Decorated:
 
 
 def _complete_decoder(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    from samplers import entries
+    from samplers import DECODER_GROUP, entries
 
-    return [CompletionItem(name) for name in entries("gpt_tui.decoders") if name.startswith(incomplete)]
+    return [CompletionItem(name) for name in entries(DECODER_GROUP) if name.startswith(incomplete)]
 
 
 def _complete_dtype(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -1,6 +1,9 @@
 """gpt-tui samplers: which stages and presets there are, what they take, and whether a chain can be."""
 
 import inspect
+import shutil
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -12,12 +15,15 @@ from gpt_tui.cli.table import format_fields, format_table
 from gpt_tui.locations import find_locations
 from gpt_tui.settings import load_settings
 from samplers import (
+    DECODER_GROUP,
     PRESETS,
     Chain,
     ChainError,
     Parameter,
+    entries,
     format_stage,
     is_off,
+    load_decoder,
     load_stage,
     named_chain,
     parameters,
@@ -33,28 +39,36 @@ def samplers() -> None:
 @samplers.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List every stage that is installed; a broken one with its error."""
+    """List every stage and every decoder that is installed; a broken one with its error."""
+    kinds = {"stage": (stage_entries(), load_stage), "decoder": (entries(DECODER_GROUP), load_decoder)}
     found = [
         {
-            "name": name, "distribution": entry.distribution, "version": entry.version,
-            **dict(zip(("state", "about"), _state(name), strict=True)),
+            "name": name, "kind": kind, "version": entry.version, "distribution": entry.distribution,
+            **dict(zip(("state", "about"), _state(name, load), strict=True)),
         }
-        for name, entry in stage_entries().items()
+        for kind, (known, load) in kinds.items()
+        for name, entry in known.items()
     ]  # fmt: skip
     if as_json:
         click.echo(to_json(found, indent=2))
         return
-    header = ["name", "version", "distribution", "state", "about"]
-    click.echo(format_table(header, [[each[column] for column in header] for each in found]))
+    header = ["name", "kind", "version", "distribution", "state", "about"]
+    table = format_table(header, [[each[column] for column in header] for each in found])
+    if sys.stdout.isatty():  # what is whole in a pipe is a line a plugin on a screen
+        width = shutil.get_terminal_size().columns
+        table = "\n".join(line if len(line) <= width else f"{line[: width - 1]}…" for line in table.splitlines())
+    click.echo(table)
 
 
 @samplers.command()
 @click.argument("name", shell_complete=complete_chain)
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show what a stage does and what it takes."""
-    stage = load_stage(name)
-    entry = stage_entries()[name]
+    """Show what a stage or a decoder does and what it takes."""
+    decoders = entries(DECODER_GROUP)
+    is_decoder = name in decoders and name not in stage_entries()
+    stage, entry = (load_decoder(name), decoders[name]) if is_decoder else (load_stage(name), stage_entries().get(name))
+    assert entry is not None  # what is not announced cannot be loaded
     if as_json:
         about = {"name": name, "distribution": entry.distribution, "version": entry.version, "target": entry.target}
         taken = [_to_dict(each) for each in parameters(stage)]
@@ -106,10 +120,10 @@ def presets(as_json: bool) -> None:
 samplers.add_command(explain)
 
 
-def _state(name: str) -> tuple[str, str]:
-    """Return "ok" and the first line of a stage's documentation, or "broken" and why."""
+def _state(name: str, load: Callable[[str], type]) -> tuple[str, str]:
+    """Return "ok" and the first line of a plugin's documentation, or "broken" and why."""
     try:
-        return "ok", (inspect.getdoc(load_stage(name)) or "").partition("\n")[0]
+        return "ok", (inspect.getdoc(load(name)) or "").partition("\n")[0]
     except ChainError as error:
         return "broken", str(error)
 

@@ -12,6 +12,7 @@ from samplers.errors import ChainError
 from samplers.regular.automaton import DEAD, FAR, Automaton, State, automaton_of
 from samplers.regular.characters import ALL_BYTES
 from samplers.regular.dfa import Dfa
+from samplers.same import Same
 from samplers.stage import Vocabulary
 
 if TYPE_CHECKING:
@@ -168,26 +169,13 @@ class TokenMasks:
         return way
 
 
-class _Same:
-    """A vocabulary as a key: itself, whatever it says of equality."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self.vocabulary = vocabulary
-
-    def __hash__(self) -> int:
-        return id(self.vocabulary)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.vocabulary is other.vocabulary
-
-
 @functools.lru_cache(maxsize=4)
-def _spellings(key: _Same) -> Spellings:
+def _spellings(key: Same) -> Spellings:
     return Spellings(key.vocabulary)
 
 
 @functools.lru_cache(maxsize=8)
-def _token_masks(pattern: str, key: _Same) -> TokenMasks:
+def _token_masks(pattern: str, key: Same) -> TokenMasks:
     return TokenMasks(pattern, _spellings(key))
 
 
@@ -197,4 +185,4 @@ def token_masks(pattern: str, vocabulary: Vocabulary) -> TokenMasks:
     Raises:
         ChainError: as Automaton.
     """
-    return _token_masks(pattern, _Same(vocabulary))
+    return _token_masks(pattern, Same(vocabulary))

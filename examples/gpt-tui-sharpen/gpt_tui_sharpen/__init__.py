@@ -1,0 +1,1 @@
+"""An example of a package that brings a stage and a decoder to gpt-tui."""
