@@ -97,26 +97,24 @@ def gpt_tui(site: Path, home: Path, *arguments: str) -> subprocess.CompletedProc
     )
 
 
-@pytest.mark.parametrize(
-    ("stage", "sentence"),
-    [
-        ("raises", "raises: RuntimeError: on purpose"),
-        ("sleeps", "sleeps: did not return within"),
-        ("nan", "nan: returned NaN"),
-        ("empties", "empties: removed every token"),
-        ("changes", "changes: removed every token"),
-        ("lies", "lies: returned shape (1, 5) instead of logits of shape (1, 1024)"),
-        ("leaves", "leaves: SystemExit: goodbye"),
-    ],
-)
-def test_the_stream_goes_on_and_the_culprit_is_named(site: Path, tmp_path: Path, stage: str, sentence: str) -> None:
+def test_the_stream_goes_on_and_every_culprit_is_named(site: Path, tmp_path: Path) -> None:
+    told = {
+        "raises": "raises: RuntimeError: on purpose",
+        "sleeps": "sleeps: did not return within",
+        "nan": "nan: returned NaN",
+        "empties": "empties: removed every token",
+        "changes": "changes: removed every token",
+        "lies": "lies: returned shape (1, 5) instead of logits of shape (1, 1024)",
+        "leaves": "leaves: SystemExit: goodbye",
+    }
     options = ("--seed", "5", "--max-new-tokens", "8", "--ignore-end-of-text")
     plain = gpt_tui(site, tmp_path, "complete", "ROMEO:", "-s", "temperature=0.8", *options)
-    beside = gpt_tui(site, tmp_path, "complete", "ROMEO:", "-s", f"{stage},temperature=0.8", *options)
+    beside = gpt_tui(site, tmp_path, "complete", "ROMEO:", "-s", f"{','.join(told)},temperature=0.8", *options)
     assert beside.returncode == 0
     assert beside.stdout == plain.stdout
-    assert sentence in beside.stderr
-    assert "switched off" in beside.stderr
+    for sentence in told.values():
+        assert any(sentence in line and "bypassed" in line for line in beside.stderr.splitlines())
+        assert any(sentence in line and "switched off" in line for line in beside.stderr.splitlines())
 
 
 def test_all_are_listed_and_what_is_broken_says_why(site: Path, tmp_path: Path) -> None:

@@ -104,7 +104,8 @@ def test_the_stages_are_listed_and_shown_with_what_they_take(cli: Cli) -> None:
     listed = {each["name"]: each for each in json.loads(cli("samplers", "list", "--json").out)}
     assert {"greedy", "temperature", "top_k", "top_p", "min_p"} <= listed.keys()
     assert (listed["top_k"]["distribution"], listed["top_k"]["state"]) == ("gpt-tui", "ok")
-    assert cli("samplers", "list").out.splitlines()[0].split() == ["name", "version", "distribution", "state", "about"]
+    header = ["name", "kind", "version", "distribution", "state", "about"]
+    assert cli("samplers", "list").out.splitlines()[0].split() == header
     told = json.loads(cli("samplers", "show", "min_p", "--json").out)
     (parameter,) = told["parameters"]
     assert parameter == parameter | {"name": "p", "type": "float", "lo": 0, "hi": 1, "off": 0}
