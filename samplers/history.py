@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from samplers.errors import ChainError
+from samplers.rows import on_cpu
 from samplers.stage import Context
 
 if TYPE_CHECKING:
@@ -37,6 +38,6 @@ def out_of(logits: "Tensor", tokens: "Tensor", which: "Tensor") -> "Tensor":
 def never_empty(left: "Tensor", logits: "Tensor") -> "Tensor":
     """Return what is left of logits (B, V); of a row of which nothing is, its best token, with what ties with it."""
     empty = left.amax(dim=-1, keepdim=True) == -math.inf  # (B, 1)
-    if logits.device.type == "cpu" and not bool(empty.any()):
+    if on_cpu(logits) and not bool(empty.any()):
         return left
     return logits.where(empty & (logits == logits.amax(dim=-1, keepdim=True)), left)

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from samplers.rows import Rows, Threshold
+from samplers.rows import Rows, Threshold, on_cpu
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ def nucleus(rows: Rows, mass: float) -> Threshold:
 
     In float64: 50,000 float32 terms drift by more than the tail of a peaked row.
     """
-    if rows.logits.device.type == "cpu":
+    if rows.on_cpu:
         return [_threshold(rows.alive(row), mass) for row in range(rows.logits.shape[0])]
     # elsewhere the whole row is sorted: that is quick there, and asks for no number before the token's own
     ordered, _ = rows.dense.sort(dim=-1, descending=True)  # (B, V)
@@ -31,7 +31,7 @@ def nucleus(rows: Rows, mass: float) -> Threshold:
 
 def fewest(scores: "Tensor", probabilities: "Tensor", mass: float) -> "Tensor":
     """Return the threshold (B, 1) on any scores (B, V) at which the best-scored tokens reach `mass` together."""
-    if scores.device.type == "cpu":
+    if on_cpu(scores):
         pairs = zip(scores.numpy(), probabilities.numpy(), strict=True)
         return scores.new_tensor([_score_threshold(values, weights, mass) for values, weights in pairs])[:, None]
     ordered, order = scores.sort(dim=-1, descending=True)  # (B, V)

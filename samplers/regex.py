@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Optional
 from samplers.errors import ChainError
 from samplers.regular.automaton import State, automaton_of
 from samplers.regular.token_masks import TokenMasks, token_masks
+from samplers.rows import on_cpu
 from samplers.stage import Context, Param
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Regex:
         banned = masks.banned(state, context.remaining, logits)  # (V,)
         kept = logits.masked_fill(banned, -math.inf)
         best = kept.amax(dim=-1, keepdim=True)
-        if logits.device.type == "cpu" and bool((best > -math.inf).all()):
+        if on_cpu(logits) and bool((best > -math.inf).all()):
             return kept
         return kept.masked_fill((best == -math.inf) & ~banned, 0.0)
 

@@ -36,7 +36,7 @@ class Rows:
         """Lower ones are out after the division."""
         self._top = top  # the largest of `logits`, where it is known already
         self._few = few  # of each row those logits, in a numpy array, that are not below `floor`, or a few more
-        self._on_cpu = logits.device.type == "cpu"
+        self.on_cpu = on_cpu(logits)
 
     @cached_property
     def tops(self) -> tuple[float, ...]:
@@ -53,7 +53,7 @@ class Rows:
     @cached_property
     def best(self) -> "Tensor":
         """(B, 1): the largest logit as it is now; no cut takes it away."""
-        if self._on_cpu:
+        if self.on_cpu:
             return self.logits.new_tensor(self.tops)[:, None]
         if self._top is None:
             self._top = self.logits.amax(dim=-1, keepdim=True)
@@ -61,7 +61,7 @@ class Rows:
 
     def below_best(self, distance: float) -> Threshold:
         """Return the threshold that lies so far below the best."""
-        return [top - distance for top in self.tops] if self._on_cpu else self.best - distance
+        return [top - distance for top in self.tops] if self.on_cpu else self.best - distance
 
     def keep(self, threshold: Threshold, few: Sequence[Any] | None = None) -> "Rows":
         """Return rows in which logits, as they are now, below a threshold are out; the best always stays.
@@ -78,7 +78,7 @@ class Rows:
         return Rows(self.logits, floor, self.divisor, last, self._top, self._few if few is None else few)
 
     def _raised(self, old: Threshold | None, new: Threshold) -> Threshold:
-        if self._on_cpu:
+        if self.on_cpu:
             lowered = [min(pair) for pair in zip(numbers(new), self.tops, strict=True)]
             return lowered if old is None else [max(pair) for pair in zip(numbers(old), lowered, strict=True)]
         threshold = cast("Tensor", new).minimum(self.best)
@@ -117,14 +117,14 @@ class Rows:
     @cached_property
     def log_total(self) -> "Tensor":
         """(B, 1): ln Σ exp z over the logits as they are now, so that ln p = z - log_total."""
-        if self._on_cpu:
+        if self.on_cpu:
             return self.logits.new_tensor([total for total, _ in self._moments])[:, None]
         return self.dense.logsumexp(dim=-1, keepdim=True)
 
     @cached_property
     def entropy(self) -> "Tensor":
         """(B, 1): H = -Σ p ln p in nats; what is out counts nothing."""
-        if self._on_cpu:
+        if self.on_cpu:
             return self.logits.new_tensor([entropy for _, entropy in self._moments])[:, None]
         # clamped, for 0 × -inf is no number
         return -(self.probabilities * self.log_probabilities.clamp(min=-1e4)).sum(dim=-1, keepdim=True)
@@ -170,6 +170,11 @@ class Rows:
     @cached_property
     def _arrays(self) -> Any:
         return self.logits.numpy()
+
+
+def on_cpu(logits: "Tensor") -> bool:
+    """Return whether logits can be read without waiting for another device."""
+    return logits.device.type == "cpu"
 
 
 def numbers(threshold: Threshold) -> Sequence[float]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from samplers.rows import Rows, RowsStage
+from samplers.rows import Rows, RowsStage, on_cpu
 from samplers.stage import Context, Param
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class TailFree(RowsStage):
 
 
 def _descending(logits: "Tensor") -> "Tensor":
-    if logits.device.type != "cpu":
+    if not on_cpu(logits):
         return logits.sort(dim=-1, descending=True).values
     import numpy as np  # its sort of values alone is many times quicker than one that returns the order too
 

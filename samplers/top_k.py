@@ -25,7 +25,7 @@ class TopK(RowsStage):
         if not 0 < self.k < rows.logits.shape[-1]:
             return rows
         # what is out already is below what the k-th largest of all would be, or the k-th is out too
-        if rows.logits.device.type != "cpu":
+        if not rows.on_cpu:
             return rows.keep(rows.logits.topk(self.k, dim=-1).values[..., -1:] / rows.divisor)
         kept = [_largest(rows.raw(row), top, self.k) for row, top in enumerate(rows.raw_tops)]
         thresholds = [lowest / rows.divisor for lowest, _ in kept]

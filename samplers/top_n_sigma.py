@@ -28,7 +28,7 @@ class TopNSigma(RowsStage):
 def _deviation(rows: Rows) -> "Tensor":
     """Return σ (B, 1) in float64: that of two logits is then exact, and so is a cut at two of them."""
     infinity = float("inf")
-    if rows.logits.device.type == "cpu":
+    if rows.on_cpu:
         found = []
         for row in range(rows.logits.shape[0]):
             values = rows.alive(row)
