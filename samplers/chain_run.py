@@ -143,14 +143,14 @@ class ChainRun:
         self._seen = [None] * len(self.chain)
         rows = logits if isinstance(logits, Rows) else Rows(logits)
         before = rows.probabilities if account else None
-        position = tokens.shape[1]
+        uniforms = _Uniforms(self._seeds, tokens.shape[1])
+        context = Context(tokens, prompt_length, uniforms, None, self._vocabulary, remaining)
         for place, placed in enumerate(self._placed):
             if placed.strikes >= STRIKES:
                 continue
             stage = placed.stage
             began = time.perf_counter()
-            uniforms = _Uniforms(self._seeds, position, place + 1)
-            context = Context(tokens, prompt_length, uniforms, None, self._vocabulary, remaining)
+            uniforms.place = place + 1
             try:
                 result = self._call(place, placed, rows, context)
             except (
@@ -203,7 +203,7 @@ class ChainRun:
         logits = rows.dense
         # what a stage of others is given is its own, so that changing it changes nothing
         if not placed.remembers:
-            own = replace(context, tokens=context.tokens.clone())
+            own = replace(context, tokens=context.tokens.clone(), uniform=context.uniform[:])
             return Rows(checked(self._guard.call(functools.partial(stage, logits.clone(), own)), logits))
         results = []
         for row, own in self._apart(place, logits, context):
@@ -252,10 +252,10 @@ def _sentence(error: BaseException) -> str:
 
 
 class _Uniforms(Sequence[float]):
-    """A keyed number a row, made when it is asked for: most stages never do."""
+    """A keyed number a row, of the stage in `place`, made when it is asked for: most stages never do."""
 
-    def __init__(self, seeds: tuple[int, ...], position: int, place: int) -> None:
-        self._seeds, self._position, self._place = seeds, position, place
+    def __init__(self, seeds: tuple[int, ...], position: int) -> None:
+        self._seeds, self._position, self.place = seeds, position, 0
 
     def __len__(self) -> int:
         return len(self._seeds)
@@ -266,5 +266,5 @@ class _Uniforms(Sequence[float]):
     def __getitem__(self, row: slice) -> tuple[float, ...]: ...
     def __getitem__(self, row: int | slice) -> float | tuple[float, ...]:
         if isinstance(row, slice):
-            return tuple(keyed_uniform(seed, self._position, self._place) for seed in self._seeds[row])
-        return keyed_uniform(self._seeds[row], self._position, self._place)
+            return tuple(keyed_uniform(seed, self._position, self.place) for seed in self._seeds[row])
+        return keyed_uniform(self._seeds[row], self._position, self.place)
