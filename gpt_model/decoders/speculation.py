@@ -12,6 +12,8 @@ from gpt_model.decoding import Session, Step
 
 _FIRST = 4
 """Tokens that are guessed at first; twice as many after all came true, half as many after none did."""
+_LONGEST_REST = 16
+"""Tokens for which nothing is guessed, at most, after guesses failed again and again."""
 
 
 def speculate(session: Session, most: int, guess: Callable[[list[int], int], list[int]]) -> Iterator[Step]:
@@ -24,10 +26,12 @@ def speculate(session: Session, most: int, guess: Callable[[list[int], int], lis
     """
     yield session.step(session.read_prompt())
     count = min(_FIRST, most)
+    rest = pause = 0  # tokens to go without a guess now, and after the next miss
     while True:
         fits = min(count, session.remaining - 1, session.room)
-        guesses = guess(session.past.tokens, fits) if fits > 0 else []
+        guesses = guess(session.past.tokens, fits) if fits > 0 and not rest else []
         if not guesses:
+            rest = max(rest - 1, 0)
             yield session.step(session.read_last())
             continue
         logits = session.read_ahead(guesses)  # (1 + n, V)
@@ -43,3 +47,5 @@ def speculate(session: Session, most: int, guess: Callable[[list[int], int], lis
             count = min(2 * count, most)
         elif not right:
             count = max(count // 2, 1)
+        # a guess that fails is a token read in vain
+        rest, pause = (0, 0) if right else (pause, min(2 * pause + 1, _LONGEST_REST))
