@@ -14,10 +14,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 from samplers import Param
 
-class Base:
-    def __call__(self, logits, context):
-        raise NotImplementedError
-
 def stage(name, call):
     @dataclass(frozen=True)
     class Made:
