@@ -1,18 +1,15 @@
-"""What a model is and how a run trains it: frozen dataclasses, their TOML form, presets. Knows no torch."""
+"""What a model is and how a run trains it: frozen dataclasses and the TOML form of a whole run. Knows no torch."""
 
-import dataclasses
 import math
 import tomllib
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import tomli_w
 
-from gpt_model.errors import ConfigError, did_you_mean
+from gpt_model.config_values import from_table, to_table
+from gpt_model.errors import ConfigError
 
 DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
 """Precisions in which a model's weights can generate."""
@@ -21,9 +18,6 @@ DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
 def _require(condition: bool, name: str, value: object, sentence: str) -> None:
     if not condition:
         raise ConfigError(f"{name} = {value}: {sentence}.")
-
-
-ConfigType = TypeVar("ConfigType", "ModelConfig", "TrainConfig")
 
 
 @dataclass(frozen=True)
@@ -46,6 +40,10 @@ class ModelConfig:
     """Width of the MLP's hidden layer; 4 × n_embd when not given, as GPT-2 has it."""
     layer_norm_epsilon: float = 1e-5
     """Added to the variance in every LayerNorm."""
+    arch: Literal["gpt2", "modern"] = "gpt2"
+    """gpt2, or modern: RoPE, QK-norm, ReLU² and an untied head. A modern model is not a GPT-2 and opens only here."""
+    logit_softcap: float = 0.0
+    """Logits are pressed between ± this by a tanh; 0 leaves them. Only with arch = modern."""
 
     def __post_init__(self) -> None:
         for name in ("n_layer", "n_head", "n_embd", "block_size", "vocab_size"):
@@ -58,6 +56,12 @@ class ModelConfig:
             f"must be a multiple of n_head = {self.n_head}, so that every head gets the same width",
         )
         _require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "must be at least 0 and below 1")
+        _require(self.arch in ("gpt2", "modern"), "arch", self.arch, "must be gpt2 or modern")
+        _require(0.0 <= self.logit_softcap < math.inf, "logit_softcap", self.logit_softcap, "must not be negative")
+        _require(
+            self.logit_softcap == 0.0 or self.arch == "modern", "logit_softcap", self.logit_softcap,
+            "a GPT-2 has none; set arch to modern",
+        )  # fmt: skip
         _require(self.layer_norm_epsilon > 0.0, "layer_norm_epsilon", self.layer_norm_epsilon, "must be above 0")
 
     @property
@@ -80,18 +84,26 @@ class TrainConfig:
 
     batch_size: int = 16
     """Sequences in a step."""
+    micro_batch_size: int = 0
+    """Sequences computed at once; a step adds up the gradients of so many parts as it takes. 0 computes all at once."""
     sequence_length: int | None = None
     """Tokens in a training sequence; block_size when not given. GPT-2's own preset trains 16 × 128."""
     max_steps: int = 2000
     """The run ends after this many steps, unless target_loss ends it before."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """AdamW for every weight, or Muon for the matrices inside the blocks and AdamW for the others."""
     learning_rate: float = 1e-3
     """Peak learning rate of AdamW."""
+    muon_learning_rate: float = 0.02
+    """Peak learning rate of Muon; it follows the same schedule."""
+    muon_momentum: float = 0.95
+    """Muon's decay of its momentum."""
     min_learning_rate: float | None = None
     """Where the schedule ends; a tenth of learning_rate when not given."""
     warmup_steps: int = 100
     """Steps over which the learning rate rises linearly from zero."""
-    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
-    """After the warm-up: cosine to the end, warm-up–stable–decay, or constant."""
+    schedule: Literal["cosine", "linear", "wsd", "constant"] = "cosine"
+    """After the warm-up: cosine or linear to the end, warm-up–stable–decay, or constant."""
     decay_fraction: float = 0.2
     """The share of max_steps that the decay of the wsd schedule takes."""
     beta1: float = 0.9
@@ -102,12 +114,22 @@ class TrainConfig:
     """AdamW's decoupled weight decay, on matrices only."""
     grad_clip: float = 1.0
     """Largest norm of the gradient; 0 switches clipping off."""
+    z_loss: float = 0.0
+    """Weight of the squared log-normaliser in the training loss, which keeps logits small. Only with arch = modern."""
+    ema_decay: float = 0.0
+    """Decay a step of the averaged weights that are evaluated, sampled and saved; 0 keeps no average."""
+    zero_init: bool = False
+    """Whether the projections that write to the residual stream begin at zero."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """In which matrix products are computed; auto takes bfloat16 where the hardware computes in it and it pays."""
     eval_interval: int = 250
     """Steps between evaluations on the validation split; 0 evaluates at the end only."""
     eval_batches: int = 50
     """Batches of an evaluation: always the same windows, evenly spaced over the validation split."""
     checkpoint_interval: int = 250
     """Steps between checkpoints; 0 saves at the end only."""
+    checkpoint_minutes: float = 10.0
+    """Minutes of training after which a checkpoint is saved whatever the steps; 0 goes by steps alone."""
     keep_checkpoints: int = 3
     """Newest checkpoints kept beside the best one; 0 keeps all."""
     sample_interval: int = 250
@@ -121,28 +143,42 @@ class TrainConfig:
     target_metric: Literal["train", "val"] = "train"
     """The watched loss: the smoothed training loss, or the validation loss."""
     val_fraction: float = 0.1
-    """The share of the text's end kept for validation; 0 trains on everything."""
+    """The share of the text kept for validation; 0 trains on everything."""
+    val_split: Literal["blocks", "tail"] = "blocks"
+    """What is kept: blocks chosen by their own hash, the same when texts are added, or the end of the text."""
+    lora_rank: int = 0
+    """Rank of the LoRA adapters that are trained in place of the blocks' matrices; 0 trains every weight."""
+    lora_alpha: float = 16.0
+    """The adapters' product is scaled by lora_alpha / lora_rank."""
     seed: int = 1337
     """Initial weights, order of batches, dropout and samples follow from this."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     threads: int = 0
-    """CPU threads; 0 leaves the choice to torch."""
+    """CPU threads of a process; 0 leaves the choice to torch."""
+    processes: int = 1
+    """Processes on this machine that share a step's batch."""
+    sharding: Literal["auto", "replicate", "shard"] = "auto"
+    """Whether every process holds the whole model (DDP) or a part of it (FSDP); auto shards what does not fit."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_steps", "eval_batches"):
+        for name in ("batch_size", "max_steps", "eval_batches", "processes"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
         intervals = ("eval_interval", "checkpoint_interval", "sample_interval", "keep_checkpoints")
-        for name in (*intervals, "warmup_steps", "threads", "sample_tokens", "seed"):
+        counts = ("warmup_steps", "threads", "sample_tokens", "seed", "micro_batch_size", "lora_rank")
+        for name in (*intervals, *counts, "checkpoint_minutes", "z_loss"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
         _require(self.sequence_length is None or self.sequence_length >= 1, "sequence_length", 0, "must be at least 1")
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "must be above 0")
+        for name in ("learning_rate", "muon_learning_rate", "lora_alpha"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "must be above 0")
         for name in ("weight_decay", "grad_clip"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
-        for name in ("beta1", "beta2", "val_fraction"):
+        for name in ("beta1", "beta2", "val_fraction", "muon_momentum", "ema_decay"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "must be at least 0 and below 1")
         _require(0 < self.decay_fraction <= 1, "decay_fraction", self.decay_fraction, "must be above 0, at most 1")
-        for name in ("learning_rate", "min_learning_rate", "weight_decay", "grad_clip", "target_loss"):
+        rates = ("learning_rate", "min_learning_rate", "muon_learning_rate", "weight_decay", "grad_clip", "z_loss")
+        finite = (*rates, "target_loss", "lora_alpha", "checkpoint_minutes")
+        for name in finite:
             value = getattr(self, name)
             _require(value is None or math.isfinite(value), name, value, "must be a finite number")
         _require(
@@ -165,13 +201,15 @@ class RunConfig:
     """gpt2, bytes, bpe:N, or checkpoint when init brings its own."""
     init: str | None = None
     """Path of the checkpoint that training starts from, for fine-tuning."""
+    parent: str | None = None
+    """The run and step that this checkpoint is of, as in shakespeare:1000, where it is one of our runs."""
     preset: str | None = None
     """The preset that this configuration began as."""
 
     def to_toml(self) -> str:
         """Return the text of config.toml."""
         run: dict[str, Any] = {"files": list(self.files), "tokenizer": self.tokenizer}
-        run |= {name: value for name in ("init", "preset") if (value := getattr(self, name)) is not None}
+        run |= {name: value for name in ("init", "parent", "preset") if (value := getattr(self, name)) is not None}
         return tomli_w.dumps({"run": run, "model": to_table(self.model), "train": to_table(self.train)})
 
     @classmethod
@@ -192,145 +230,6 @@ class RunConfig:
             files=tuple(run.get("files", ())),
             tokenizer=run.get("tokenizer", "bytes"),
             init=run.get("init"),
+            parent=run.get("parent"),
             preset=run.get("preset"),
         )
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A named starting point: a model's shape, a way to train it, and the tokenizer it expects."""
-
-    summary: str
-    tokenizer: str
-    model: ModelConfig
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-
-_LARGE = TrainConfig(batch_size=16, sequence_length=128, max_steps=100_000, learning_rate=3e-4, beta2=0.95,
-                     eval_interval=500, checkpoint_interval=500, sample_interval=500, target_loss=0.099999)  # fmt: skip
-
-PRESETS: Mapping[str, Preset] = types.MappingProxyType({
-    "gpt-micro": Preset(
-        "0.8 M, bytes: learns to spell and rhyme in two minutes on two CPU cores",
-        "bytes",
-        ModelConfig(n_layer=4, n_head=4, n_embd=128, block_size=64, vocab_size=257),
-        TrainConfig(batch_size=12),
-    ),
-    "gpt-mini": Preset(
-        "2.9 M, own vocabulary of 1,024: words and lines in half an hour on two CPU cores",
-        "bpe:1024",
-        ModelConfig(n_layer=6, n_head=6, n_embd=192, block_size=256, vocab_size=1024, dropout=0.1),
-        TrainConfig(batch_size=16, sequence_length=128, max_steps=5000),
-    ),
-    "gpt-baby": Preset(
-        "10.8 M, bytes: nanoGPT's baby, minutes on a GPU, a night on a CPU",
-        "bytes",
-        ModelConfig(n_layer=6, n_head=6, n_embd=384, block_size=256, vocab_size=257, dropout=0.2),
-        TrainConfig(batch_size=64, max_steps=5000),
-    ),
-    "gpt2": Preset("124 M: GPT-2, for a GPU or for patience", "gpt2", ModelConfig(), _LARGE),
-    "gpt2-medium": Preset("355 M", "gpt2", ModelConfig(n_layer=24, n_head=16, n_embd=1024), _LARGE),
-    "gpt2-large": Preset("774 M", "gpt2", ModelConfig(n_layer=36, n_head=20, n_embd=1280), _LARGE),
-    "gpt2-xl": Preset("1,558 M", "gpt2", ModelConfig(n_layer=48, n_head=25, n_embd=1600), _LARGE),
-})  # fmt: skip
-
-
-def load_preset(name: str) -> Preset:
-    """Return the preset of that name.
-
-    Raises:
-        ConfigError: there is none; the nearest name is in the message.
-    """
-    if name not in PRESETS:
-        raise ConfigError(f"There is no preset '{name}'.{did_you_mean(name, PRESETS)}")
-    return PRESETS[name]
-
-
-def apply_settings(
-    model: ModelConfig, train: TrainConfig, settings: Mapping[str, str]
-) -> tuple[ModelConfig, TrainConfig]:
-    """Return both configurations with the named fields replaced by values parsed from text (`--set name=value`).
-
-    Raises:
-        ConfigError: a name is unknown (the nearest one is in the message), or a value has the wrong type or range.
-    """
-    of_model, of_train = field_types(ModelConfig), field_types(TrainConfig)
-    model_changes: dict[str, Any] = {}
-    train_changes: dict[str, Any] = {}
-    for name, text in settings.items():
-        if name in of_model:
-            model_changes[name] = parse_value(name, text, of_model[name])
-        elif name in of_train:
-            train_changes[name] = parse_value(name, text, of_train[name])
-        else:
-            raise ConfigError(
-                f"There is no option '{name}' of a model or a run.{did_you_mean(name, {**of_model, **of_train})}"
-            )
-    return dataclasses.replace(model, **model_changes), dataclasses.replace(train, **train_changes)
-
-
-def field_types(config_class: type) -> dict[str, Any]:
-    """Return the fields of a configuration dataclass with their types, in order."""
-    hints = typing.get_type_hints(config_class)
-    return {each.name: hints[each.name] for each in dataclasses.fields(config_class)}
-
-
-def parse_value(name: str, text: str, kind: Any) -> Any:
-    """Return `text` as a value of `kind` (int, float, bool, str, a Literal, or one of them or None).
-
-    Raises:
-        ConfigError: it is not such a value.
-    """
-    options = typing.get_args(kind)
-    if typing.get_origin(kind) is Literal:
-        if text not in options:
-            raise ConfigError(f"{name} = {text}: must be one of {', '.join(options)}.")
-        return text
-    if type(None) in options:
-        if text.strip().lower() in ("", "none"):
-            return None
-        (kind,) = (each for each in options if each is not type(None))
-    if kind is bool:
-        words = {
-            "true": True,
-            "yes": True,
-            "on": True,
-            "1": True,
-            "false": False,
-            "no": False,
-            "off": False,
-            "0": False,
-        }
-        if text.strip().lower() not in words:
-            raise ConfigError(f"{name} = {text}: must be true or false.")
-        return words[text.strip().lower()]
-    try:
-        if kind is int:
-            number = float(text.replace("_", ""))  # so that 2e3 is two thousand steps
-            if number != int(number):
-                raise ValueError
-            return int(text.replace("_", "")) if text.replace("_", "").lstrip("+-").isdigit() else int(number)
-        return kind(text)
-    except (ValueError, OverflowError):
-        what = {int: "a whole number", float: "a number"}.get(kind, kind.__name__)
-        raise ConfigError(f"{name} = {text}: must be {what}.") from None
-
-
-def to_table(config: ModelConfig | TrainConfig) -> dict[str, Any]:
-    """Return a configuration as a TOML table; what is None is left out."""
-    return {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
-
-
-def from_table(config_class: type[ConfigType], table: Mapping[str, Any]) -> ConfigType:
-    """Return a configuration from a TOML table.
-
-    Raises:
-        ConfigError: a key is unknown (the nearest one is in the message) or a value has the wrong type or range.
-    """
-    known = field_types(config_class)
-    values = {}
-    for name, value in table.items():
-        if name not in known:
-            raise ConfigError(f"There is no option '{name}' in a {config_class.__name__}.{did_you_mean(name, known)}")
-        values[name] = parse_value(name, str(value), known[name])
-    return config_class(**values)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt_model.config import TrainConfig, field_types, parse_value
+from gpt_model.config import TrainConfig
+from gpt_model.config_values import field_types, parse_value
 from gpt_model.errors import ConfigError, RunError, did_you_mean
 from gpt_model.journal import write_atomically
 

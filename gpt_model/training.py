@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from gpt_model.config import TrainConfig, from_table, to_table
+from gpt_model.config import TrainConfig
+from gpt_model.config_values import from_table, to_table
 from gpt_model.control import Control
 from gpt_model.data import Batches, evaluation_batches
 from gpt_model.errors import CheckpointError, ConfigError, DataError, GptError, RunError

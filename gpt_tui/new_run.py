@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt_model.config import ModelConfig, RunConfig, apply_settings, load_preset
+from gpt_model.config import ModelConfig, RunConfig
+from gpt_model.config_values import apply_settings
 from gpt_model.corpus import find_documents
 from gpt_model.errors import CheckpointError, ConfigError, DataError
 from gpt_model.huggingface_config import read_model_config
+from gpt_model.presets import load_preset
 from gpt_model.tokenizer import read_tokenizer, tokenizer_for_size, vocab_size_of
 from gpt_tui.checkpoint_names import resolve_checkpoint
 from gpt_tui.locations import Locations

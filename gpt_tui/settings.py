@@ -20,7 +20,8 @@ from typing import Any
 
 import tomli_w
 
-from gpt_model.config import DTYPES, parse_value
+from gpt_model.config import DTYPES
+from gpt_model.config_values import parse_value
 from gpt_model.errors import ConfigError, did_you_mean
 from gpt_tui.locations import Locations
 from samplers import DECODER_GROUP, Chain, ChainError, check_preset, entries, named_chain

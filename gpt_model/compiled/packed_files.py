@@ -24,7 +24,8 @@ import platformdirs
 
 from gpt_model.compiled.layout import PackedDtype
 from gpt_model.compiled.packing import PackedModel
-from gpt_model.config import ModelConfig, from_table
+from gpt_model.config import ModelConfig
+from gpt_model.config_values import from_table
 from gpt_model.errors import CheckpointError, ConfigError
 
 _FORMAT = 3

@@ -2,7 +2,7 @@
 
 import click
 
-from gpt_model.config import PRESETS
+from gpt_model.presets import PRESETS
 from gpt_model.runs import Run
 from gpt_tui.cli.follow import launch_and_follow
 from gpt_tui.cli.options import complete_checkpoint

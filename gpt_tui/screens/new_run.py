@@ -10,8 +10,8 @@ from textual.containers import Horizontal, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, Static
 
-from gpt_model.config import PRESETS
 from gpt_model.errors import GptError
+from gpt_model.presets import PRESETS
 from gpt_model.runs import Run
 from gpt_tui.locations import Locations
 from gpt_tui.new_run import RunPlan, check_texts, plan_run

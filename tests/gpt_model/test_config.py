@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from gpt_model.config import PRESETS, ModelConfig, RunConfig, TrainConfig, apply_settings, load_preset
+from gpt_model.config import ModelConfig, RunConfig, TrainConfig
+from gpt_model.config_values import apply_settings
 from gpt_model.errors import ConfigError
+from gpt_model.presets import PRESETS, load_preset
 
 
 def test_gpt2s_presets_have_the_sizes_of_the_paper() -> None:
@@ -34,7 +36,7 @@ def test_settings_are_parsed_by_the_type_of_their_field() -> None:
         ("dropout", "1", "below 1"),
         ("learning_rate", "fast", "must be a number"),
         ("learning_rate", "inf", "finite"),
-        ("schedule", "linear", "must be one of"),
+        ("schedule", "steps", "must be one of"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_sentence(name: str, value: str, sentence: str) -> None:
