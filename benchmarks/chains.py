@@ -25,7 +25,6 @@ from transformers import (
 
 from gpt_model.compiled.drawer import Drawer
 from gpt_model.compiled.machine_code import compile_missing
-from gpt_model.drawing import finite
 from samplers import Chain, ChainRun, keyed_uniform
 
 VOCAB = 50_257
@@ -49,7 +48,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    compile_missing(("draw",), lambda sentence: None)
+    compile_missing(("scan", "draw"), lambda sentence: None)
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(VOCAB, (1, PROMPT), generator=generator)
     kinds = {"trained": 1.2, "flat": 0.05}  # how fast probabilities fall
@@ -95,9 +94,9 @@ def _ours(spec: str, tokens: Tensor) -> Callable[[Tensor], object]:
 
     @torch.inference_mode()
     def decide(logits: Tensor) -> object:
-        rows = finite(logits)
+        rows = drawer.finite(logits)
         chosen = run.process(rows, tokens, 0).rows
-        return drawer(rows.logits, chosen, [keyed_uniform(1, next(step))], 10)
+        return drawer(rows, chosen, [keyed_uniform(1, next(step))], 10)
 
     return decide
 

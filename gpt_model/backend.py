@@ -122,6 +122,8 @@ class _NotCompiledError(Exception):
 def _open_compiled(
     path: Path, config: ModelConfig, dtype: str, threads: int, tokenizer: str | None, tell: Callable[[str], None]
 ) -> OpenModel:
+    if config.arch != "gpt2":
+        raise _NotCompiledError(f"The compiled pass knows GPT-2 alone, and this is a {config.arch} model")
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         raise _NotCompiledError("NUMBA_DISABLE_JIT is set")
     try:
@@ -136,7 +138,7 @@ def _open_compiled(
     torch.set_num_threads(1)  # what torch does now is small, and its waiting threads would be in the way
     packed = _pack(path, config, dtype, HAS_FLOAT16, tell)
     try:
-        compile_missing((packed.dtype, "draw", "linger"), tell)
+        compile_missing((packed.dtype, "scan", "draw", "linger"), tell)
     except CompileError as error:
         raise _NotCompiledError(str(error)) from error
     own = load_tokenizer(path, config, tokenizer)
@@ -173,6 +175,10 @@ def _open_in_torch(path: Path, dtype: str, threads: int, tokenizer: str | None, 
     model, own = load_checkpoint(path, tokenizer=tokenizer)
     if dtype in ("auto", "float32"):
         return OpenModel(model, own, Backend("cpu", "float32", "torch", threads, why))
+    if model.config.arch != "gpt2":
+        if dtype in ("int8", "int4"):
+            raise ConfigError(f"dtype = {dtype}: a {model.config.arch} model has none. Use float32 or bfloat16.")
+        return OpenModel(model.to(getattr(torch, dtype)), own, Backend("cpu", dtype, "torch", threads, why))
     from gpt_model.compiled.packing import pack, unpack
 
     meant = unpack(pack(model.config, model.state_dict(), cast("PackedDtype", dtype)))

@@ -228,7 +228,7 @@ class Session:
         decision = self._decide(self._finite(logits))
         position = self.tokens.shape[1]
         uniforms = [keyed_uniform(seed, position) for seed in self.seeds]
-        model_rows = decision.model.logits if model_logits is None else self._finite(model_logits).logits
+        model_rows = decision.model if model_logits is None else self._finite(model_logits)
         try:
             drawn = self._draw(model_rows, decision.rows, uniforms, self._candidates)
         except NotFiniteError:  # where nobody looked before, for looking takes time there
@@ -237,12 +237,12 @@ class Session:
 
     def take(self, tokens: list[int], decision: "Decision") -> Step:
         """Add tokens, one a text, that a decoder has chosen itself after a decision."""
-        told = tell(decision.model.logits, decision.rows, tokens, self._candidates)
+        told = tell(decision.model, decision.rows, tokens, self._candidates)
         return self._add(told, decision, [0.0] * len(tokens))
 
     def tell(self, decision: "Decision", rows: list[int], tokens: list[int]) -> list[Drawn]:
         """Return what there is to tell of tokens chosen from these of a decision's rows; one may be named often."""
-        return tell(decision.model.logits[rows], Rows(decision.rows.dense[rows]), tokens, self._candidates)
+        return tell(Rows(decision.model.logits[rows]), Rows(decision.rows.dense[rows]), tokens, self._candidates)
 
     def add(self, step: Step, memories: Memories) -> Step:
         """Add a token, of one text, that was decided on elsewhere, and what is remembered after it."""

@@ -35,7 +35,7 @@ class Drawn:
     """The model's most likely tokens, best first, with their probabilities before and after the chain."""
 
 
-def draw(raw: Tensor, chosen: Rows, uniforms: list[float], candidates: int) -> list[Drawn]:
+def draw(before: Rows, chosen: Rows, uniforms: list[float], candidates: int) -> list[Drawn]:
     """Return the tokens drawn from logits (B, V) as a chain left them, by a uniform number in [0, 1) a row.
 
     By the inverse of the cumulative distribution, tokens sorted by logit, then by id: two chains that share their
@@ -43,7 +43,7 @@ def draw(raw: Tensor, chosen: Rows, uniforms: list[float], candidates: int) -> l
     one piece.
 
     Args:
-        raw: logits (B, V) float32 before the chain.
+        before: logits (B, V) float32 before the chain, nothing of which is cut or divided.
         chosen: what the chain made of them, at least one finite in every row.
         uniforms: B numbers.
         candidates: how many of the model's most likely tokens are told.
@@ -51,6 +51,7 @@ def draw(raw: Tensor, chosen: Rows, uniforms: list[float], candidates: int) -> l
     Raises:
         NotFiniteError: there is NaN or +inf in the logits.
     """
+    raw = before.logits
     told, shares, likelihood = _told(raw, chosen, candidates)
     drawn = []
     for row, uniform in enumerate(uniforms):
@@ -67,8 +68,9 @@ def draw(raw: Tensor, chosen: Rows, uniforms: list[float], candidates: int) -> l
     return drawn
 
 
-def tell(raw: Tensor, chosen: Rows, tokens: list[int], candidates: int) -> list[Drawn]:
+def tell(before: Rows, chosen: Rows, tokens: list[int], candidates: int) -> list[Drawn]:
     """Return what `draw` would tell had it drawn these tokens, one a row. Arguments as there."""
+    raw = before.logits
     told, shares, likelihood = _told(raw, chosen, candidates)
     ids = torch.tensor(tokens, device=raw.device)[:, None]
     of_them = torch.cat([each.gather(1, ids).double() for each in (likelihood, shares, raw)], dim=1).tolist()

@@ -20,7 +20,7 @@ def nucleus(rows: Rows, mass: float) -> Threshold:
     In float64: 50,000 float32 terms drift by more than the tail of a peaked row.
     """
     if rows.on_cpu:
-        return [_threshold(rows.alive(row), mass) for row in range(rows.logits.shape[0])]
+        return [_threshold_of_row(rows, row, mass) for row in range(rows.shape[0])]
     # elsewhere the whole row is sorted: that is quick there, and asks for no number before the token's own
     ordered, _ = rows.dense.sort(dim=-1, descending=True)  # (B, V)
     probabilities = ordered.double().softmax(dim=-1)
@@ -57,6 +57,24 @@ def _score_threshold(scores: Any, weights: Any, mass: float) -> float:
     order = np.argsort(-scores)
     masses = weights[order].cumsum(dtype=np.float64)
     return float(scores[order[min(int(masses.searchsorted(goal, side="left")), len(order) - 1)]])
+
+
+def _threshold_of_row(rows: Rows, row: int, mass: float) -> float:
+    moments = rows.known_moments(row) if rows.untouched else None
+    if moments is None:
+        return _threshold(rows.alive(row), mass)
+    import numpy as np
+
+    # what the row sums up to is known: its head is enough, if so much mass is in it
+    values = rows.head(row).values
+    for reach in (_REACHES[0], math.inf):
+        near = values[(values >= rows.raw_tops[row] - reach).nonzero()[0]]
+        near.sort()
+        ordered = near[::-1]
+        masses = np.exp(ordered - np.float64(moments.log_total)).cumsum()
+        if len(masses) and masses[-1] > mass * (1 + 1e-9):
+            return float(ordered[int(masses.searchsorted(mass, side="left"))])
+    return _threshold(rows.alive(row), mass)
 
 
 def _threshold(values: Any, mass: float) -> float:

@@ -19,7 +19,7 @@ class PLess(RowsStage):
 
     def on(self, rows: Rows, context: Context) -> Rows:
         if rows.on_cpu:
-            found = [_threshold(rows.alive(row)) for row in range(rows.logits.shape[0])]
+            found = [_threshold(rows.alive(row)) for row in range(rows.shape[0])]
             return rows.keep(rows.logits.new_tensor(found)[:, None])
         return rows.keep(rows.log_total + rows.probabilities.square().sum(dim=-1, keepdim=True).log())
 

@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from samplers.history import check_scope, seen
 from samplers.rows import Rows, RowsStage
 from samplers.stage import Context, Param
+
+if TYPE_CHECKING:
+    pass
 
 _LARGEST = 3.4028234663852886e38
 """Of float32."""
@@ -31,6 +34,8 @@ class RepetitionPenalty(RowsStage):
         tokens = seen(context, self.scope, self.window)
         if self.penalty == 1.0 or tokens.shape[1] == 0:
             return rows
+        if self.penalty > 1.0 and rows.on_cpu and rows.untouched:
+            return rows.lower(tokens.numpy(), self._lowered)
         logits = rows.dense
         scores = logits.gather(1, tokens)  # (B, n)
         divided, multiplied = scores / self.penalty, scores * self.penalty
@@ -40,3 +45,11 @@ class RepetitionPenalty(RowsStage):
         penalised = penalised.clamp(-_LARGEST, _LARGEST).where(scores > -math.inf, scores)
         # a token that was there twice is written twice, with the same number
         return Rows(logits.scatter(1, tokens, penalised))
+
+    def _lowered(self, scores: Any) -> Any:
+        """Return the penalised logits of a numpy array."""
+        import numpy as np  # here, for this storey is imported where nothing is computed
+
+        with np.errstate(over="ignore"):
+            penalised = np.minimum(scores / self.penalty, scores * self.penalty)
+        return np.where(scores > -math.inf, np.maximum(penalised, -_LARGEST), scores)

@@ -8,10 +8,11 @@ tensors, so that nobody waits for them.
 
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Union, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Union, cast
 
+from samplers.head import Head, find_head
 from samplers.stage import Context
 
 if TYPE_CHECKING:
@@ -21,22 +22,58 @@ Threshold = Union["Tensor", Sequence[float]]
 """A number a row: a tensor (B, 1), or B numbers."""
 
 
+class Moments(NamedTuple):
+    """What one row sums up to."""
+
+    log_total: float
+    """ln Σ exp z: ln p = z - log_total."""
+    entropy: float
+    """-Σ p ln p in nats."""
+
+
 class Rows:
-    """Logits (B, V) float32, then a cut, a division, and another cut. `dense` carries them out. Never changed."""
+    """Logits (B, V) float32, then a cut, a division, and another cut. `dense` carries them out. Never changed.
+
+    On a CPU some logits may have been lowered before all this; and what is known of a row already, its largest
+    logits and its sums, is handed on as long as it is true.
+    """
 
     def __init__(
         self, logits: "Tensor", floor: Threshold | None = None, divisor: float = 1.0,
-        last_floor: Threshold | None = None, top: Threshold | None = None, few: Sequence[Any] | None = None,
+        last_floor: Threshold | None = None, top: Threshold | None = None, heads: Sequence[Head | None] | None = None,
+        moments: Sequence[Moments] | None = None, lowered: tuple[Any, Callable[[Any], Any]] | None = None,
     ) -> None:  # fmt: skip
-        self.logits = logits
+        self._logits = logits
         self.floor = floor
         """Lower logits are out."""
         self.divisor = divisor
         self.last_floor = last_floor
         """Lower ones are out after the division."""
         self._top = top  # the largest of `logits`, where it is known already
-        self._few = few  # of each row those logits, in a numpy array, that are not below `floor`, or a few more
+        self._heads: list[Head | None] = (
+            [None] * logits.shape[0] if heads is None else list(heads)
+        )  # of `logits`, where they are known
+        self._lowered = lowered  # ids (B, n), and what becomes of their logits
         self.on_cpu = on_cpu(logits)
+        if moments is not None:
+            self._moments = list(moments)
+
+    @cached_property
+    def logits(self) -> "Tensor":
+        """(B, V): what is cut and divided."""
+        if self._lowered is None:
+            return self._logits
+        changed = self._logits.clone()
+        tokens, lowered = self._lowered
+        for row, ids in zip(changed.numpy(), tokens, strict=True):
+            row[ids] = lowered(row[ids])
+        return changed
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """B, V."""
+        rows, size = self._logits.shape
+        return rows, size
 
     @cached_property
     def tops(self) -> tuple[float, ...]:
@@ -47,14 +84,14 @@ class Rows:
     def raw_tops(self) -> Sequence[float]:
         """On a CPU the largest of `logits` of each row."""
         if self._top is None:
-            self._top = [float(self.raw(row).max()) for row in range(self.logits.shape[0])]
+            self._top = [float(self.raw(row).max()) for row in range(self.shape[0])]
         return numbers(self._top)
 
     @cached_property
     def best(self) -> "Tensor":
         """(B, 1): the largest logit as it is now; no cut takes it away."""
         if self.on_cpu:
-            return self.logits.new_tensor(self.tops)[:, None]
+            return self._logits.new_tensor(self.tops)[:, None]
         if self._top is None:
             self._top = self.logits.amax(dim=-1, keepdim=True)
         return cast("Tensor", self._top) / self.divisor
@@ -63,19 +100,57 @@ class Rows:
         """Return the threshold that lies so far below the best."""
         return [top - distance for top in self.tops] if self.on_cpu else self.best - distance
 
-    def keep(self, threshold: Threshold, few: Sequence[Any] | None = None) -> "Rows":
+    def keep(self, threshold: Threshold, heads: Sequence[Head | None] | None = None) -> "Rows":
         """Return rows in which logits, as they are now, below a threshold are out; the best always stays.
 
         Args:
             threshold: one number a row.
-            few: of each row what of `logits` is kept, in a numpy array, where that is known.
+            heads: of each row a head that is shorter than the one it has, where that is known.
         """
         floor, last = self.floor, self.last_floor
         if self.divisor == 1.0:
             floor = self._raised(floor, threshold)
         else:
             last = self._raised(last, threshold)
-        return Rows(self.logits, floor, self.divisor, last, self._top, self._few if few is None else few)
+        return self._decided(floor, self.divisor, last, heads)
+
+    def _decided(
+        self, floor: Threshold | None, divisor: float, last_floor: Threshold | None,
+        heads: Sequence[Head | None] | None = None,
+    ) -> "Rows":  # fmt: skip
+        known = self._heads if heads is None else heads
+        return Rows(self._logits, floor, divisor, last_floor, self._top, known, None, self._lowered)
+
+    def lower(self, tokens: Any, lowered: Callable[[Any], Any]) -> "Rows":
+        """Return rows in which the logits of some tokens are lowered: nothing of a vocabulary's size is written.
+
+        Args:
+            tokens: (B, n) ids of an untouched row on a CPU, in a numpy array; one may come twice.
+            lowered: returns, for logits in a numpy array, numbers that are not larger.
+        """
+        import numpy as np  # here, for this storey is imported where nothing is computed
+
+        heads, tops = [], []
+        for row, ids in enumerate(tokens):
+            head = self.head(row)
+            marked = np.zeros(self.shape[1], np.bool_)
+            marked[ids] = True
+            inside = marked[head.ids].nonzero()[0]
+            if len(inside):
+                values = head.values.copy()
+                values[inside] = lowered(values[inside])
+                head = Head(head.ids, values, head.lowest)
+            top = float(head.values.max(initial=-math.inf))
+            if top < head.lowest:  # what was behind the head may be the best now
+                return Rows(Rows(self._logits, lowered=(tokens, lowered)).logits)
+            heads.append(head)
+            tops.append(top)
+        return Rows(self._logits, top=tops, heads=heads, lowered=(tokens, lowered))
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing is cut, divided or lowered."""
+        return self.floor is None and self.divisor == 1.0 and self.last_floor is None and self._lowered is None
 
     def _raised(self, old: Threshold | None, new: Threshold) -> Threshold:
         if self.on_cpu:
@@ -89,7 +164,7 @@ class Rows:
         if self.divisor != 1.0:
             return Rows(self.dense).divide(divisor)
         (divisor,) = struct.unpack("f", struct.pack("f", divisor))  # as float32 has it
-        return Rows(self.logits, self.floor, divisor, self.last_floor, self._top, self._few)
+        return self._decided(self.floor, divisor, self.last_floor)
 
     @cached_property
     def dense(self) -> "Tensor":
@@ -118,19 +193,19 @@ class Rows:
     def log_total(self) -> "Tensor":
         """(B, 1): ln Σ exp z over the logits as they are now, so that ln p = z - log_total."""
         if self.on_cpu:
-            return self.logits.new_tensor([total for total, _ in self._moments])[:, None]
+            return self._logits.new_tensor([each.log_total for each in self._moments])[:, None]
         return self.dense.logsumexp(dim=-1, keepdim=True)
 
     @cached_property
     def entropy(self) -> "Tensor":
         """(B, 1): H = -Σ p ln p in nats; what is out counts nothing."""
         if self.on_cpu:
-            return self.logits.new_tensor([entropy for _, entropy in self._moments])[:, None]
+            return self._logits.new_tensor([each.entropy for each in self._moments])[:, None]
         # clamped, for 0 × -inf is no number
         return -(self.probabilities * self.log_probabilities.clamp(min=-1e4)).sum(dim=-1, keepdim=True)
 
     @cached_property
-    def _moments(self) -> list[tuple[float, float]]:
+    def _moments(self) -> list[Moments]:
         """Of each row ln Σ exp z and H, from what is left of it: the same alone as in a batch, on any threads.
 
         A sum by torch of one long row is parted among threads, and that of a row in a batch is not.
@@ -138,7 +213,7 @@ class Rows:
         import numpy as np  # here, for this storey is imported where nothing is computed
 
         found = []
-        for row in range(self.logits.shape[0]):
+        for row in range(self.shape[0]):
             values = self.alive(row)
             best = values.max()
             with np.errstate(over="ignore"):
@@ -147,19 +222,60 @@ class Rows:
             total = float(weights.sum(dtype=np.float64))
             log_total = math.log(total)
             weights *= distances
-            found.append((float(best) + log_total, log_total - float(weights.sum(dtype=np.float64)) / total))
+            entropy = log_total - float(weights.sum(dtype=np.float64)) / total
+            found.append(Moments(float(best) + log_total, entropy))
         return found
 
+    def known_moments(self, row: int) -> Moments | None:
+        """Return what a row sums up to, if that is known already."""
+        return self._moments[row] if "_moments" in self.__dict__ else None
+
+    def known_head(self, row: int) -> Head | None:
+        """Return the largest of one row's `logits`, if they are known already."""
+        return self._heads[row]
+
     def raw(self, row: int) -> Any:
-        """Return one row's `logits`, on a CPU, in a numpy array to be read only: all, or those that are not below
-        `floor` and perhaps a few more, where they are known."""
-        return self._arrays[row] if self._few is None else self._few[row]
+        """Return one row's `logits`, on a CPU, in a numpy array (V,) to be read only."""
+        return self._arrays[row]
+
+    def head(self, row: int) -> Head:
+        """Return the largest of one row's `logits`, on a CPU."""
+        head = self._heads[row]
+        if head is None:
+            head = self._heads[row] = find_head(self.raw(row), self.raw_tops[row])
+        return head
+
+    def few(self, row: int) -> tuple[Any, Any] | None:
+        """Return one row's ids and logits, as they are now, that are left, in numpy arrays (n,); None where its head
+        does not hold them all. For rows on a CPU."""
+        if self.floor is None and self.last_floor is None:
+            return None
+        bound = -math.inf if self.floor is None else self.floor[row]
+        if self.last_floor is not None:  # of the logits before the division, whatever that rounds
+            last = float(self.last_floor[row]) * self.divisor
+            bound = max(bound, last - 1e-5 * abs(last))
+        head = self.head(row)
+        if bound < head.lowest:
+            return None
+        ids, values = head.ids, head.values
+        if self.floor is not None and self.floor[row] > head.lowest:
+            kept = (values >= self.floor[row]).nonzero()[0]
+            ids, values = ids[kept], values[kept]
+        if self.divisor != 1.0:
+            values = values / values.dtype.type(self.divisor)
+        if self.last_floor is not None:
+            kept = (values >= self.last_floor[row]).nonzero()[0]
+            ids, values = ids[kept], values[kept]
+        return ids, values
 
     def alive(self, row: int) -> Any:
         """Return one row's logits as they are now without those that are out, in a numpy array (n,) to be read only.
 
         For rows on a CPU; a row with a cut costs what its few tokens cost, not what the vocabulary does.
         """
+        few = self.few(row)
+        if few is not None:
+            return few[1]
         values = self.raw(row)
         if self.floor is not None:
             values = values[(values >= self.floor[row]).nonzero()[0]]

@@ -30,7 +30,7 @@ def _deviation(rows: Rows) -> "Tensor":
     infinity = float("inf")
     if rows.on_cpu:
         found = []
-        for row in range(rows.logits.shape[0]):
+        for row in range(rows.shape[0]):
             values = rows.alive(row)
             found.append(float(values[values > -infinity].astype("float64").std()))
         return rows.best.double().new_tensor(found)[:, None]

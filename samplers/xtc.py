@@ -27,7 +27,7 @@ class Xtc(RowsStage):
     probability: Annotated[float, Param(0.0, 1.0, 0.05, off=0.0, help="how often it acts; 0 is never")] = 0.5
 
     def on(self, rows: Rows, context: Context) -> Rows:
-        count = rows.logits.shape[0]
+        count = rows.shape[0]
         if self.threshold >= 0.5 or self.probability <= 0.0:
             return rows
         acts = [context.uniform[row] < self.probability for row in range(count)]

@@ -25,14 +25,10 @@ from gpt_model.compiled.simd import (
     divide,
     exp,
     fma,
-    largest,
     load,
-    maximum,
     multiply,
     splat,
     store,
-    total,
-    zero,
 )
 from gpt_model.compiled.teamwork import finish, take, wait
 
@@ -101,8 +97,6 @@ class Scratch(NamedTuple):
     """(4, span) this thread's own."""
     unit: Unit
     """This thread's own; None where the weights are no integers."""
-    tops: Any
-    """The largest logit of each column that this thread has seen."""
 
 
 class Crew(NamedTuple):
@@ -114,7 +108,7 @@ class Crew(NamedTuple):
 
 
 @njit(nogil=True, error_model="numpy")
-def _linear(crew, phase, w, scales, at, x, columns, y, rows, then, vectors, bias_at, residual, scratch, vocab_size):
+def _linear(crew, phase, w, scales, at, x, columns, y, rows, then, vectors, bias_at, residual, scratch):
     """One phase: y = x · wᵀ, and what follows it on the same numbers; what comes after GELU is the next one's x."""
     step = GROUP if then == _GELU else _STEP
     size = max(step, rows // (8 * crew.threads) // step * step)
@@ -128,29 +122,9 @@ def _linear(crew, phase, w, scales, at, x, columns, y, rows, then, vectors, bias
                 _finish_rows(vectors, bias_at, y, column, first, last, then, residual)
                 if then == _GELU:
                     _keep_whole(scratch.inner, column, first, last)
-        else:
-            for column in range(columns):
-                _keep_top(y, column, first, min(last, vocab_size), scratch.tops)
         finish(crew.board, phase)
         chunk = take(crew.board, crew.call, phase, chunks)
     wait(crew.board, crew.call, phase, chunks)
-
-
-@njit(nogil=True, error_model="numpy")
-def _keep_top(y, column, first, last, tops):
-    """Note the largest of y[column, first:last], or NaN when one of them is not finite."""
-    start, whole = column * y.shape[1], first + (last - first) // LANES * LANES
-    top, nan = splat(np.float32(-np.inf)), zero()
-    for k in range(start + first, start + whole, LANES):
-        value = load(y, k)
-        top, nan = maximum(value, top), fma(value, zero(), nan)
-    highest, flaw = largest(top), total(nan)
-    for k in range(whole, last):
-        highest = max(highest, y[column, k])
-        flaw += y[column, k] * np.float32(0)
-    highest += flaw
-    if tops[column] == tops[column] and not highest <= tops[column]:
-        tops[column] = highest
 
 
 def _multiply(w, scales, at, x, columns, y, first, last, scratch):
@@ -333,7 +307,7 @@ def forward(crew, shape, weights, scratch, keys, values, ids, first_row, past, s
     rows, T = ids.shape
     columns = rows * T
     table, table_scales, w, scales, vectors, _, _ = weights
-    hidden, normed, qkv, mixed, inner, out, _, scores, unit, _ = scratch
+    hidden, normed, qkv, mixed, inner, out, _, scores, unit = scratch
     _begin(unit)
     _embed(crew, table, table_scales, vectors, ids, past, hidden)
     phase = 1
@@ -341,19 +315,19 @@ def forward(crew, shape, weights, scratch, keys, values, ids, first_row, past, s
         m, v = weights.matrix_at[layer], weights.vector_at[layer]
         _norm(crew, phase, shape, hidden, normed, columns, 1, vectors, v[0], v[1])
         _linear(crew, phase + 1, w, scales, m[0], normed, columns, qkv, qkv.shape[1],
-                _BIAS, vectors, v[2], hidden, scratch, shape.vocab_size)  # fmt: skip
+                _BIAS, vectors, v[2], hidden, scratch)  # fmt: skip
         _attention(crew, phase + 2, shape, keys, values, layer, first_row, shared, past, ids, qkv, mixed, scores)
         _linear(crew, phase + 3, w, scales, m[1], mixed, columns, out, shape.width,
-                _RESIDUAL, vectors, v[3], hidden, scratch, shape.vocab_size)  # fmt: skip
+                _RESIDUAL, vectors, v[3], hidden, scratch)  # fmt: skip
         _norm(crew, phase + 4, shape, hidden, normed, columns, 1, vectors, v[4], v[5])
         _linear(crew, phase + 5, w, scales, m[2], normed, columns, inner.numbers, shape.inner,
-                _GELU, vectors, v[6], hidden, scratch, shape.vocab_size)  # fmt: skip
+                _GELU, vectors, v[6], hidden, scratch)  # fmt: skip
         _linear(crew, phase + 6, w, scales, m[3], inner, columns, out, shape.width,
-                _RESIDUAL, vectors, v[7], hidden, scratch, shape.vocab_size)  # fmt: skip
+                _RESIDUAL, vectors, v[7], hidden, scratch)  # fmt: skip
         phase += 7
     v = weights.vector_at[shape.n_layer]
     wanted, every = (rows, T) if last_only else (columns, 1)
     _norm(crew, phase, shape, hidden, normed, wanted, every, vectors, v[0], v[1])
     _linear(crew, phase + 1, table, table_scales, 0, normed, wanted, logits, shape.vocab_rows,
-            _NOTHING, vectors, 0, hidden, scratch, shape.vocab_size)  # fmt: skip
+            _NOTHING, vectors, 0, hidden, scratch)  # fmt: skip
     _end(unit)

@@ -9,12 +9,12 @@ from numba import njit
 
 from gpt_model.compiled.cpu import LANES
 from gpt_model.compiled.layout import FEW_TOKENS
+from gpt_model.compiled.scan_row import BLOCK, DEAD, best_of, moments
 from gpt_model.compiled.simd import (
     add,
     at_least,
     divide,
     exp,
-    fma,
     largest,
     load,
     maximum,
@@ -27,53 +27,53 @@ from gpt_model.compiled.simd import (
 )
 
 _LOWEST = -80.0  # nats below the best: what lies deeper, -inf too, has less mass than a uniform number has digits
-_DEAD = -160.0
-_BLOCK = 64 * LANES  # numbers that are summed in float32 before float64 takes over
 
 
 @njit(nogil=True, error_model="numpy")
-def draw_row(raw, processed, same, cuts, size, uniform, count, share, few, told):
-    """Draw a token from `processed` and tell of it.
+def draw_row(raw, known, head_ids, head_values, heads, processed, cuts, alive, few, size, uniform, count, share, told):
+    """Draw a token from what a chain left, and tell of it.
 
-    raw, processed: (size,) float32, before and after the chain, but for its last decisions, cuts (3,): what is below
-    the first is out; the rest is divided by the second; what is below the third then, is out too. same: whether both
-    are one array. share: float32 scratch, a multiple of LANES and at least `size` long; few: (64, 2) float64 scratch.
+    raw: (size,) float32, before the chain. known: (3,) float64: its ln Σ e^raw, its entropy, and the lowest number of
+    its head, which is `heads` ids, int64, and values, float32. heads: -1 where nothing of this is known.
+    processed: (size,) float32, after the chain, but for its last decisions, cuts (3,): what is below the first is out;
+    the rest is divided by the second; what is below the third then, is out too. alive: how many tokens are left, with
+    their numbers in few (64, 2) float64; -1 where they are still to be found in `processed`.
+    share: float32 scratch, a multiple of LANES and at least `size` long.
     told: float64: token, p before, p after, rank, entropy, then for each of `count` candidates its id, p before and p
     after.
     """
-    end = (size + LANES - 1) // LANES * LANES
-    raw_best = _best(raw, size)
-    best = (raw_best if same else _best(processed, size)) / cuts[1]
-    alive = _collect(processed, cuts, size, few)
+    if heads < 0:
+        known[0], known[1] = moments(raw, size, best_of(raw, size))
+    log_total = known[0]
+    if alive >= 0:
+        for place in range(alive):
+            _insert(few, place, few[place, 0], few[place, 1])
+    else:
+        alive = _collect(processed, cuts, size, few)
     if alive <= FEW_TOKENS:
+        best = np.float32(few[0, 0])
         mass = 0.0
         for place in range(alive):
             mass += np.exp(few[place, 0] - best)
         token, left = _pick(few, alive, best, uniform * mass)
     else:
+        end = (size + LANES - 1) // LANES * LANES
+        best = best_of(processed, size) / cuts[1]
         mass = _shares(processed, cuts, size, end, best, share)
         token = _find(processed, cuts, best, share, end, uniform * mass, few)
         left = np.float64(number(share, token))
-    _likeliest(raw, processed, cuts, size, best, mass, count, told)
-    raw_mass, product = _mass_and_product(raw, size, raw_best)
-    told[0], told[1] = token, np.exp(np.float64(number(raw, token)) - raw_best) / raw_mass
+    value = number(raw, token)
+    told[0], told[1] = token, np.exp(np.float64(value) - log_total)
     told[2] = left / mass
-    told[3] = _rank(raw, size, number(raw, token))
-    told[4] = np.log(raw_mass) - product / raw_mass  # -Σ p ln p, ln p = depth - ln Σ
+    told[4] = known[1]
+    if heads >= count:
+        _likeliest_of_head(head_ids, head_values, heads, count, told)
+    else:
+        _likeliest(raw, size, count, told)
+    told[3] = _rank_in_head(head_values, heads, value) if heads >= 0 and value >= known[2] else _rank(raw, size, value)
     for place in range(5, 5 + 3 * count, 3):
-        told[place + 1] = np.exp(told[place + 1] - raw_best) / raw_mass
-
-
-@njit(nogil=True, error_model="numpy")
-def _best(source, size):
-    whole = size // LANES * LANES
-    top = splat(np.float32(-np.inf))
-    for k in range(0, whole, LANES):
-        top = maximum(top, load(source, k))
-    best = largest(top)
-    for k in range(whole, size):
-        best = max(best, number(source, k))
-    return best
+        told[place + 1] = np.exp(told[place + 1] - log_total)
+        told[place + 2] = _share_of(int(told[place]), processed, cuts, alive, few, best) / mass
 
 
 @njit(nogil=True, error_model="numpy")
@@ -135,12 +135,12 @@ def _pick(few, count, best, goal):
 def _shares(source, cuts, size, end, best, share):
     """share = e^(source, with the cuts carried out, - best), 0 for what is out; return their sum."""
     whole = size // LANES * LANES
-    offset, dead = splat(-best), splat(np.float32(_DEAD))
+    offset, dead = splat(-best), splat(np.float32(DEAD))
     floor, divisor, last_floor = splat(cuts[0]), splat(cuts[1]), splat(cuts[2])
     mass = 0.0
-    for block in range(0, whole, _BLOCK):
+    for block in range(0, whole, BLOCK):
         sums = zero()
-        for k in range(block, min(block + _BLOCK, whole), LANES):
+        for k in range(block, min(block + BLOCK, whole), LANES):
             value = load(source, k)
             divided = divide(value, divisor)
             part = at_least(value, floor, at_least(divided, last_floor, exp(maximum(add(divided, offset), dead))))
@@ -157,34 +157,13 @@ def _shares(source, cuts, size, end, best, share):
 
 
 @njit(nogil=True, error_model="numpy")
-def _mass_and_product(raw, size, best):
-    """Return Σ e^depth and Σ depth × e^depth of a row, depth being raw - best."""
-    mass, product = 0.0, 0.0
-    whole = size // LANES * LANES
-    offset, dead = splat(-best), splat(np.float32(_DEAD))
-    for block in range(0, whole, _BLOCK):
-        sums, products = zero(), zero()
-        for k in range(block, min(block + _BLOCK, whole), LANES):
-            d = maximum(add(load(raw, k), offset), dead)
-            part = exp(d)
-            sums, products = add(sums, part), fma(d, part, products)
-        mass += total(sums)
-        product += total(products)
-    for k in range(whole, size):
-        d = max(np.float64(number(raw, k)) - best, _DEAD)
-        mass += np.exp(d)
-        product += d * np.exp(d)
-    return mass, product
-
-
-@njit(nogil=True, error_model="numpy")
 def _mass_above(share, end, limit):
     """Return the mass and the number of the tokens whose share is `limit` or more."""
     mass, count = 0.0, np.float32(0)
     floor, one = splat(limit), splat(np.float32(1))
-    for block in range(0, end, _BLOCK):
+    for block in range(0, end, BLOCK):
         sums, counts = zero(), zero()
-        for k in range(block, min(block + _BLOCK, end), LANES):
+        for k in range(block, min(block + BLOCK, end), LANES):
             part = load(share, k)
             sums = add(sums, at_least(part, floor, part))
             counts = add(counts, at_least(part, floor, one))
@@ -277,26 +256,61 @@ def _among_few(source, cuts, share, end, low, high, goal, few):
 
 
 @njit(nogil=True, error_model="numpy")
-def _likeliest(raw, processed, cuts, size, best, mass, count, told):
-    """Write the `count` highest raw logits, best first, equals by id, and what the chain left of them."""
-    for place in range(count):
-        told[5 + 3 * place], told[6 + 3 * place] = -1, -np.inf
-    lowest = np.float32(-np.inf)
+def _share_of(token, processed, cuts, alive, few, best):
+    """Return a token's mass as the chain left it."""
+    if alive > FEW_TOKENS:
+        return np.exp(np.float64(_carried_out(number(processed, token), cuts)) - best)
+    for place in range(alive):
+        if few[place, 1] == token:
+            return np.exp(few[place, 0] - best)
+    return 0.0
+
+
+@njit(nogil=True, error_model="numpy")
+def _likeliest(raw, size, count, told):
+    """Write the `count` highest raw logits, best first, equals by id."""
+    lowest = _begin(count, told)
     whole = size // LANES * LANES
     for k in range(0, size, LANES):
         if k < whole and largest(load(raw, k)) <= lowest:
             continue
         for token in range(k, min(k + LANES, size)):
-            value = number(raw, token)
-            if value <= lowest and told[5 + 3 * (count - 1)] >= 0:
-                continue
-            place = count - 1
-            while place > 0 and told[6 + 3 * (place - 1)] < value:
-                told[5 + 3 * place], told[6 + 3 * place] = told[5 + 3 * (place - 1)], told[6 + 3 * (place - 1)]
-                place -= 1
-            told[5 + 3 * place], told[6 + 3 * place] = token, value
-            if told[5 + 3 * (count - 1)] >= 0:
-                lowest = np.float32(told[6 + 3 * (count - 1)])
+            lowest = _place_likely(token, number(raw, token), lowest, count, told)
+
+
+@njit(nogil=True, error_model="numpy")
+def _likeliest_of_head(ids, values, heads, count, told):
+    """The same from a head that holds so many."""
+    lowest = _begin(count, told)
+    for place in range(heads):
+        value = number(values, place)
+        if value > lowest:
+            lowest = _place_likely(ids[place], value, lowest, count, told)
+
+
+@njit(nogil=True, error_model="numpy")
+def _begin(count, told):
     for place in range(count):
-        token = int(told[5 + 3 * place])
-        told[7 + 3 * place] = np.exp(np.float64(_carried_out(number(processed, token), cuts)) - best) / mass
+        told[5 + 3 * place], told[6 + 3 * place] = -1, -np.inf
+    return np.float32(-np.inf)
+
+
+@njit(nogil=True, error_model="numpy")
+def _place_likely(token, value, lowest, count, told):
+    """Put a token among the likeliest, if it is one of them; return the lowest of them once there are `count`."""
+    if value <= lowest and told[5 + 3 * (count - 1)] >= 0:
+        return lowest
+    place = count - 1
+    while place > 0 and told[6 + 3 * (place - 1)] < value:
+        told[5 + 3 * place], told[6 + 3 * place] = told[5 + 3 * (place - 1)], told[6 + 3 * (place - 1)]
+        place -= 1
+    told[5 + 3 * place], told[6 + 3 * place] = token, value
+    return np.float32(told[6 + 3 * (count - 1)]) if told[5 + 3 * (count - 1)] >= 0 else lowest
+
+
+@njit(nogil=True, error_model="numpy")
+def _rank_in_head(values, heads, value):
+    rank = 0
+    for place in range(heads):
+        rank += number(values, place) > value
+    return rank

@@ -1,4 +1,4 @@
-"""The ways into the compiled code: the forward pass of a precision, the draw, a thread's wait; and their machine code.
+"""The ways into the compiled code: a forward pass, a look at its logits, the draw, a thread's wait; as machine code.
 
     python -m gpt_model.compiled.entry NAME FILE      compiles, in a process of its own: numba is needed for this alone
 
@@ -22,6 +22,7 @@ from gpt_model.compiled.cpu import IS_X86
 from gpt_model.compiled.decode_step import Crew, Scratch, Shape, Weights, forward
 from gpt_model.compiled.draw_row import draw_row
 from gpt_model.compiled.integer_products import Columns, Unit
+from gpt_model.compiled.scan_row import scan_row
 from gpt_model.compiled.simd import pointer
 from gpt_model.compiled.teamwork import linger
 
@@ -109,7 +110,6 @@ def _scratch(t, thread, inputs, unit):
         _numbers(unpacked),
         _matrix(t[at.SCORES] + thread * 4 * t[at.SPAN] * 4, 4, t[at.SPAN]),
         unit(t, thread, unpacked),
-        _numbers(t[at.TOPS] + thread * at.MOST_COLUMNS * 4),
     )
 
 
@@ -153,15 +153,33 @@ def _draw(address, thread):
     count = t[at.CANDIDATES]
     draw_row(
         _numbers(t[at.RAW]),
+        carray(pointer(t[at.KNOWN]), (3,), np.float64),
+        carray(pointer(t[at.HEAD_IDS]), (1,), np.int64),
+        _numbers(t[at.HEAD_VALUES]),
+        t[at.HEADS],
         _numbers(t[at.PROCESSED]),
-        t[at.RAW] == t[at.PROCESSED],
         carray(pointer(t[at.CUTS]), (3,), np.float32),
+        t[at.ALIVE],
+        carray(pointer(t[at.FEW]), (at.FEW_TOKENS, 2), np.float64),
         t[at.SIZE],
         carray(pointer(t[at.UNIFORM]), (1,), np.float64)[0],
         count,
         _numbers(t[at.SHARE]),
-        carray(pointer(t[at.FEW]), (at.FEW_TOKENS, 2), np.float64),
         carray(pointer(t[at.TOLD]), (5 + 3 * count,), np.float64),
+    )
+
+
+@njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _scan(address, thread):
+    t = carray(pointer(address), (at.DRAW_SIZE,), np.int64)
+    scan_row(
+        _numbers(t[at.RAW]),
+        t[at.SIZE],
+        carray(pointer(t[at.CUTS]), (1,), np.float32)[0],
+        t[at.MOST],
+        carray(pointer(t[at.HEAD_IDS]), (1,), np.int64),
+        _numbers(t[at.HEAD_VALUES]),
+        carray(pointer(t[at.KNOWN]), (5,), np.float64),
     )
 
 
@@ -171,8 +189,8 @@ def _linger(address, seen):
 
 
 def compile_entry(name: str) -> tuple[str, bytes]:
-    """Return the symbol of an entry (draw, linger, or a precision) and its machine code for this CPU."""
-    entry = {"draw": _draw, "linger": _linger}.get(name) or _forward(name)
+    """Return the symbol of an entry (draw, linger, scan, or a precision) and its machine code for this CPU."""
+    entry = {"draw": _draw, "linger": _linger, "scan": _scan}.get(name) or _forward(name)
     entry.compile((types.int64, types.int64))
     (compiled,) = entry.overloads.values()
     symbol = compiled.fndesc.llvm_func_name

@@ -1,7 +1,6 @@
 """CompiledGPT: a packed model with the compiled decode step, in the place of a GPT where text is generated on a CPU."""
 
 import itertools
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,9 +17,7 @@ from gpt_model.compiled.memory import address, aligned_zeros
 from gpt_model.compiled.packing import PackedModel
 from gpt_model.compiled.sizes import Sizes, padded
 from gpt_model.compiled.team import Team, clear, new_board
-from gpt_model.drawing import finite
 from gpt_model.errors import GenerationError
-from samplers import Rows
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
 
@@ -88,6 +85,7 @@ class CompiledGPT:
         self.device = torch.device("cpu")
         self._entry = load_entry(packed.dtype)
         self.draw = Drawer(self.config.vocab_size)
+        self.finite = self.draw.finite
         self._team = Team(threads)
         self._board = new_board(at.phases(self.config.n_layer))
         self._calls = itertools.count(1)
@@ -96,11 +94,9 @@ class CompiledGPT:
         self._point(at.BOARD, self._board)
         self._own(at.UNPACKED, (threads, at.ROWS, packed.sizes.widest))
         self._own(at.UNIT_ROOM, (threads, at.UNIT_SIZE), np.uint8)
-        self._tops = self._own(at.TOPS, (threads, at.MOST_COLUMNS))
         self._own(at.SCORES, (threads, 4, packed.sizes.span))
         self._vocab_rows = packed.sizes.vocab_rows
         self._columns = 0
-        self._last: Tensor | None = None
 
     def _own(self, place: int, size: tuple[int, ...], kind: type[np.generic] = np.float32) -> Numbers:
         """Return an array of zeros; its address is noted."""
@@ -134,17 +130,7 @@ class CompiledGPT:
         logits = torch.empty((rows, self._vocab_rows))
         self._run(ids, 0, cache, cache.length, logits, True)
         cache.length += length
-        self._last = logits  # held, so that no other tensor can come to stand there
         return logits if self._vocab_rows == self.config.vocab_size else logits[:, : self.config.vocab_size]
-
-    def finite(self, logits: Tensor) -> Rows:
-        """Return what drawing.finite does; of what next_logits returned last, the largest is known already."""
-        last = self._last
-        if last is not None and last.data_ptr() == logits.data_ptr() and last.shape[0] == logits.shape[0]:
-            tops = [max(each) for each in zip(*self._tops[:, : last.shape[0]].tolist(), strict=True)]
-            if all(map(math.isfinite, tops)):
-                return Rows(logits, top=tops)
-        return finite(logits)
 
     def __call__(self, ids: Tensor, cache: CompiledCache | None = None) -> Tensor:
         """Return logits (B, T, V) for ids (B, T).
@@ -158,7 +144,6 @@ class CompiledGPT:
         rows, length = ids.shape
         self._check_room(cache, length)
         logits = torch.empty((rows, 1 if last_only else length, self._vocab_rows))
-        self._last = None
         if rows * length <= at.MOST_COLUMNS:
             self._run(ids, 0, cache, cache.length, logits, last_only)
         else:
@@ -179,7 +164,6 @@ class CompiledGPT:
         self._check_room(cache, length)
         logits = torch.empty((rows, self._vocab_rows))
         stream = torch.empty((rows, length, self.config.n_embd))
-        self._last = None
         whole = rows * length <= at.MOST_COLUMNS
         for row, begin, part in [(0, 0, ids)] if whole else _slabs(ids):
             self._run(part, row, cache, cache.length + begin, logits[row : row + len(part)], True)
@@ -206,7 +190,6 @@ class CompiledGPT:
         ids = ids.contiguous()
         call = next(self._calls)
         clear(self._board, call)
-        self._tops[:, : ids.shape[0]] = -np.inf
         table = self._table.copy()  # a thread that comes late must find its own call's
         table[at.CALL :] = (
             call, *cache.places, cache.rows, ids.data_ptr(), *ids.shape, row, past, cache.shared, logits.data_ptr(),

@@ -71,9 +71,9 @@ def all_drawn(logits: Tensor, rows: Rows, uniforms: list[float], compiled: bool)
     """Return what is drawn from one row (1, V) by many uniform numbers."""
     if compiled:
         drawer, one = Drawer(logits.shape[1]), Rows(rows.dense)
-        return torch.tensor([drawer(logits, one, [uniform], 1)[0].id for uniform in uniforms])
+        return torch.tensor([drawer(Rows(logits), one, [uniform], 1)[0].id for uniform in uniforms])
     many = logits.expand(len(uniforms), -1)
-    return torch.tensor([each.id for each in draw(many, Rows(rows.dense.expand(len(uniforms), -1)), uniforms, 1)])
+    return torch.tensor([each.id for each in draw(Rows(many), Rows(rows.dense.expand(len(uniforms), -1)), uniforms, 1)])
 
 
 CASES = [(chain, kind, True) for chain in CHAINS for kind in ROWS if chain in CHAINS[:6] or kind in ("many", "ties")]
@@ -95,7 +95,7 @@ def test_a_coin_of_a_stage_falls_as_often_as_it_should() -> None:
     acting = Chain.parse("xtc:threshold=0.1:probability=1")
     seeds = list(range(DRAWS))
     rows = ChainRun(chain, seeds).process(logits.expand(DRAWS, -1), HISTORY.expand(DRAWS, -1), 4).rows
-    drawn = draw(logits.expand(DRAWS, -1), rows, [keyed_uniform(seed, 8) for seed in seeds], 1)
+    drawn = draw(Rows(logits.expand(DRAWS, -1)), rows, [keyed_uniform(seed, 8) for seed in seeds], 1)
     cut = ChainRun(acting, [1]).process(logits, HISTORY, 4).logits[0].double().softmax(-1)
     exact = 0.3 * cut + 0.7 * logits[0].double().softmax(-1)
     counts = torch.tensor([each.id for each in drawn]).bincount(minlength=5).double()
@@ -134,5 +134,5 @@ def test_telling_of_a_token_tells_what_drawing_it_told(kind: str) -> None:
     rows = (
         ChainRun(Chain.parse("min_p=0.05,temperature=0.7"), range(50)).process(logits, HISTORY.expand(50, -1), 4).rows
     )
-    drawn = draw(logits, rows, [keyed_uniform(1, position) for position in range(50)], 5)
-    assert tell(logits, rows, [each.id for each in drawn], 5) == drawn
+    drawn = draw(Rows(logits), rows, [keyed_uniform(1, position) for position in range(50)], 5)
+    assert tell(Rows(logits), rows, [each.id for each in drawn], 5) == drawn

@@ -193,7 +193,7 @@ def test_a_broken_model_is_told_and_a_half_broken_one_goes_on() -> None:
 
 
 def drawn_from(logits: torch.Tensor, uniform: float) -> int:
-    return draw(logits[None], Rows(logits[None]), [uniform], 1)[0].id
+    return draw(Rows(logits[None]), Rows(logits[None]), [uniform], 1)[0].id
 
 
 def test_draws_follow_the_distribution() -> None:
@@ -227,7 +227,7 @@ def test_equals_are_drawn_in_the_order_of_their_ids_wherever_they_stand() -> Non
 def test_what_is_told_of_a_draw_is_what_the_formulas_say() -> None:
     raw = torch.randn(3, 300, generator=torch.Generator().manual_seed(1)) * 3
     processed = torch.where(raw < 1, -torch.inf, raw / 0.7)
-    for row, drawn in enumerate(draw(raw, Rows(processed), [0.1, 0.6, 0.999], 5)):
+    for row, drawn in enumerate(draw(Rows(raw), Rows(processed), [0.1, 0.6, 0.999], 5)):
         p, q = raw[row].double().softmax(-1), processed[row].double().softmax(-1)
         assert drawn.p_model == pytest.approx(float(p[drawn.id]), rel=1e-4)
         assert drawn.p_chain == pytest.approx(float(q[drawn.id]), rel=1e-4)

@@ -32,8 +32,8 @@ def test_a_chain_decided_is_a_chain_carried_out(stages: tuple[str, ...]) -> None
     assert torch.equal(decided.best, step.amax(-1, keepdim=True))
     uniforms = [0.1, 0.5, 0.99]
     at_once, later = Rows(step), decided
-    assert Drawer(300)(logits(), later, uniforms, 5) == Drawer(300)(logits(), at_once, uniforms, 5)
-    assert draw(logits(), later, uniforms, 5) == draw(logits(), at_once, uniforms, 5)
+    assert Drawer(300)(Rows(logits()), later, uniforms, 5) == Drawer(300)(Rows(logits()), at_once, uniforms, 5)
+    assert draw(Rows(logits()), later, uniforms, 5) == draw(Rows(logits()), at_once, uniforms, 5)
 
 
 def test_deciding_leaves_the_logits_alone() -> None:

@@ -21,7 +21,7 @@ def test_it_draws_what_torch_draws(size: int, spread: float, cut: float | None) 
     for turn in range(10):
         uniforms = [keyed_uniform(row, turn) for row in range(3)]
         chosen = Rows(processed)
-        for ours, theirs in zip(drawer(raw, chosen, uniforms, 10), draw(raw, chosen, uniforms, 10), strict=True):
+        for ours, theirs in zip(drawer(Rows(raw), chosen, uniforms, 10), draw(Rows(raw), chosen, uniforms, 10), strict=True):
             assert ours.id == theirs.id
             assert ours.rank == theirs.rank
             assert ours.entropy == pytest.approx(theirs.entropy, rel=1e-4, abs=1e-4)
@@ -35,13 +35,13 @@ def test_it_draws_what_torch_draws(size: int, spread: float, cut: float | None) 
 def test_what_was_cut_is_never_drawn_not_even_by_the_last_number() -> None:
     logits = torch.tensor([[3.0, -torch.inf, 2.0, -torch.inf]])
     for uniform, token in ((0.0, 0), (0.73, 0), (0.74, 2), (1 - 2**-53, 2)):
-        assert Drawer(4)(logits, Rows(logits), [uniform], 1)[0].id == token
+        assert Drawer(4)(Rows(logits), Rows(logits), [uniform], 1)[0].id == token
 
 
 def test_equals_are_drawn_in_the_order_of_their_ids() -> None:
     level = torch.zeros(1, 5000)
     drawer = Drawer(5000)
-    drawn = [drawer(level, Rows(level), [(token + 0.5) / 5000], 1)[0].id for token in (0, 63, 64, 2500, 4999)]
+    drawn = [drawer(Rows(level), Rows(level), [(token + 0.5) / 5000], 1)[0].id for token in (0, 63, 64, 2500, 4999)]
     assert drawn == [0, 63, 64, 2500, 4999]
 
 
@@ -50,5 +50,5 @@ def test_draws_follow_the_distribution() -> None:
     expected = logits[0].double().softmax(-1) * 20_000
     counts, drawer = torch.zeros(300, dtype=torch.float64), Drawer(300)
     for position in range(20_000):
-        counts[drawer(logits, Rows(logits), [keyed_uniform(11, position)], 0)[0].id] += 1
+        counts[drawer(Rows(logits), Rows(logits), [keyed_uniform(11, position)], 0)[0].id] += 1
     assert float(((counts - expected) ** 2 / expected).sum()) < 430  # χ² with 299 degrees of freedom: below 1e-6
