@@ -95,7 +95,7 @@ def _ours(spec: str, tokens: Tensor) -> Callable[[Tensor], object]:
     @torch.inference_mode()
     def decide(logits: Tensor) -> object:
         rows = drawer.finite(logits)
-        chosen = run.process(rows, tokens, 0).rows
+        chosen = run.process(rows, tokens, 0).chosen
         return drawer(rows, chosen, [keyed_uniform(1, next(step))], 10)
 
     return decide

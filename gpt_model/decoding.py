@@ -14,9 +14,21 @@ from typing import ClassVar, Protocol, cast
 import torch
 from torch import Tensor
 
-from gpt_model.drawing import Drawn, NotFiniteError, cleaned, draw, finite, tell
+from gpt_model.drawing import Drawn, cleaned, draw, finite, tell
 from gpt_model.language_model import LanguageModel, Reader, TextRows, window_start
-from samplers import Chain, ChainRun, Memories, Rows, StageAccount, Vocabulary, keyed_uniform, load_decoder, parse_stage
+from samplers import (
+    Chain,
+    ChainRun,
+    Memories,
+    NotFiniteError,
+    Plan,
+    Rows,
+    StageAccount,
+    Vocabulary,
+    keyed_uniform,
+    load_decoder,
+    parse_stage,
+)
 
 
 @dataclass(frozen=True)
@@ -198,7 +210,7 @@ class Session:
         Raises:
             GenerationError: a row has no finite number: the model is broken.
         """
-        rows = self._finite(logits) if logits.device.type == "cpu" else cleaned(logits)
+        rows = finite(logits) if logits.device.type == "cpu" else cleaned(logits)
         return self._decide(rows, run, tokens)
 
     def _decide(self, rows: Rows, run: ChainRun | None = None, tokens: Tensor | None = None) -> "Decision":
@@ -213,7 +225,7 @@ class Session:
             self._note()
         remaining = self.max_new_tokens - (tokens.shape[1] - len(self.prompt))
         processed = run.process(rows, tokens, self.past.prompt_length, self._account, remaining)
-        return Decision(rows, processed.rows, processed.accounts, processed.faults, processed.left)
+        return Decision(rows, processed.chosen, processed.accounts, processed.faults, processed.left)
 
     def step(self, logits: Tensor, model_logits: Tensor | None = None) -> Step:
         """Let the chain decide on logits (B, V), draw a token for each text, and add it.
@@ -225,13 +237,13 @@ class Session:
         Raises:
             GenerationError: a row has no finite number: the model is broken.
         """
-        decision = self._decide(self._finite(logits))
         position = self.tokens.shape[1]
         uniforms = [keyed_uniform(seed, position) for seed in self.seeds]
-        model_rows = decision.model if model_logits is None else self._finite(model_logits)
         try:
-            drawn = self._draw(model_rows, decision.rows, uniforms, self._candidates)
-        except NotFiniteError:  # where nobody looked before, for looking takes time there
+            decision = self._decide(self._finite(logits))
+            before = decision.model if model_logits is None else self._finite(model_logits)
+            drawn = self._draw(before, decision.chosen, uniforms, self._candidates)
+        except NotFiniteError:  # found only now, for to look for it takes time
             return self.step(cleaned(logits).logits, None if model_logits is None else cleaned(model_logits).logits)
         return self._add(drawn, decision, uniforms)
 
@@ -291,12 +303,17 @@ class Decision:
 
     model: Rows
     """(B, V): the model's, finite."""
-    rows: Rows
-    """(B, V): what is left of them."""
+    chosen: Rows | Plan
+    """(B, V): what is left of them, or will be."""
     accounts: tuple[tuple[StageAccount, ...], ...] = ()
     faults: tuple[str, ...] = ()
     left: tuple[Rows, ...] = ()
     """(B, V): what each stage that has an account left."""
+
+    @property
+    def rows(self) -> Rows:
+        """(B, V): what is left of them."""
+        return self.chosen.decided
 
     def account(self, row: int, drawn: Drawn) -> tuple[StageAccount, ...]:
         """Return the account of a row, with what became of the candidates that are told of a token drawn from it."""

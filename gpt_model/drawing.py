@@ -7,17 +7,13 @@ import torch
 from torch import Tensor
 
 from gpt_model.errors import GenerationError
-from samplers import Rows
+from samplers import NotFiniteError, Plan, Rows
 
 _HEAD = 64
 """The draw looks among so many of the most likely tokens first; sorting 50,257 costs more than a small model."""
 _BINS = 4096
 _REACH = 30.0
 """Nats below the best within which bins are told apart."""
-
-
-class NotFiniteError(ArithmeticError):
-    """Logits hold NaN or +inf: what was told of them is no number."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class Drawn:
     """The model's most likely tokens, best first, with their probabilities before and after the chain."""
 
 
-def draw(before: Rows, chosen: Rows, uniforms: list[float], candidates: int) -> list[Drawn]:
+def draw(before: Rows, chosen: Rows | Plan, uniforms: list[float], candidates: int) -> list[Drawn]:
     """Return the tokens drawn from logits (B, V) as a chain left them, by a uniform number in [0, 1) a row.
 
     By the inverse of the cumulative distribution, tokens sorted by logit, then by id: two chains that share their
@@ -51,7 +47,7 @@ def draw(before: Rows, chosen: Rows, uniforms: list[float], candidates: int) -> 
     Raises:
         NotFiniteError: there is NaN or +inf in the logits.
     """
-    raw = before.logits
+    raw, chosen = before.logits, chosen.decided
     told, shares, likelihood = _told(raw, chosen, candidates)
     drawn = []
     for row, uniform in enumerate(uniforms):

@@ -14,9 +14,10 @@ from samplers.discovery import (
     stage_entries,
     stage_names,
 )
-from samplers.errors import ChainError
+from samplers.errors import ChainError, NotFiniteError
+from samplers.plan import Plan
 from samplers.presets import PRESETS, check_preset, named_chain, preset_of
-from samplers.rows import Rows, RowsStage
+from samplers.rows import Rows, RowsStage, Step
 from samplers.stage import Context, Param, Parameter, Stage, Vocabulary, build, is_off, nudged, parameters
 from samplers.uniform import keyed_uniform
 
@@ -31,14 +32,17 @@ __all__ = [
     "ChainRun",
     "Context",
     "Memories",
+    "NotFiniteError",
     "Param",
     "Parameter",
+    "Plan",
     "Processed",
     "Rows",
     "RowsStage",
     "Stage",
     "StageAccount",
     "StageEntry",
+    "Step",
     "Vocabulary",
     "apply",
     "build",

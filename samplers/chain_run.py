@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from samplers.chain import Chain, format_stage
-from samplers.errors import ChainError
+from samplers.errors import ChainError, NotFiniteError
 from samplers.guard import Guard, checked
+from samplers.plan import Plan
 from samplers.rows import Rows, RowsStage, numbers
 from samplers.stage import Context, Stage, Vocabulary, is_off
 from samplers.uniform import keyed_uniform
@@ -50,14 +51,19 @@ class StageAccount(NamedTuple):
 class Processed:
     """What came of one step of a chain."""
 
-    rows: Rows
-    """(B, V), with at least one finite number in every row."""
+    chosen: Rows | Plan
+    """What is left of the rows, (B, V), with at least one finite number in every row; or what will be."""
     accounts: tuple[tuple[StageAccount, ...], ...] = ()
     """A tuple of accounts a row, when asked for."""
     faults: tuple[str, ...] = ()
     """A sentence for each stage that was bypassed at this step."""
     left: tuple[Rows, ...] = ()
     """What each stage that has an account left."""
+
+    @property
+    def rows(self) -> Rows:
+        """What is left of the rows."""
+        return self.chosen.decided
 
     @property
     def logits(self) -> "Tensor":
@@ -75,6 +81,7 @@ class _Placed:
         self.foreign = not type(stage).__module__.startswith("samplers.")
         self.remembers = hasattr(stage, "start")
         self.decides = isinstance(stage, RowsStage) and not self.remembers
+        self.plans = self.decides and not self.foreign
 
     @functools.cached_property
     def off(self) -> bool:
@@ -142,6 +149,7 @@ class ChainRun:
         faults, left = [], []
         self._seen = [None] * len(self.chain)
         rows = logits if isinstance(logits, Rows) else Rows(logits)
+        plan: Plan | None = None
         before = rows.probabilities if account else None
         uniforms = _Uniforms(self._seeds, tokens.shape[1])
         context = Context(tokens, prompt_length, uniforms, None, self._vocabulary, remaining)
@@ -149,10 +157,17 @@ class ChainRun:
             if placed.strikes >= STRIKES:
                 continue
             stage = placed.stage
+            if before is None and placed.plans and (step := stage.step(context)) is not None:  # type: ignore[attr-defined]
+                plan = (plan or Plan(rows)).then(stage, context, step)  # type: ignore[arg-type]
+                continue
+            if plan is not None:
+                rows, plan = plan.decided, None
             began = time.perf_counter()
             uniforms.place = place + 1
             try:
                 result = self._call(place, placed, rows, context)
+            except NotFiniteError:  # no fault of the stage's: the model's
+                raise
             except (
                 BaseException
             ) as error:  # nothing that a stage does may end the stream, not even sys.exit in a plugin
@@ -172,7 +187,7 @@ class ChainRun:
                     mine.append(StageAccount(format_stage(stage), kept, mass, spent, nats, threshold, placed.off))
                 left.append(result)
             rows = result
-        return Processed(rows, tuple(map(tuple, accounts)) if account else (), tuple(faults), tuple(left))
+        return Processed(plan or rows, tuple(map(tuple, accounts)) if account else (), tuple(faults), tuple(left))
 
     def after(self, row: int, token: int) -> None:
         """Tell the stages with memory which token was drawn in a row."""

@@ -20,3 +20,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
         return f" Did you mean '{near[0]}'?"
     rest = f" and {len(names) - _LISTED} others" if len(names) > _LISTED else ""
     return f" Known: {', '.join(names[:_LISTED])}{rest}."
+
+
+class NotFiniteError(ArithmeticError):
+    """Logits hold NaN or +inf, or no finite number: what was told of them is no number."""

@@ -1,4 +1,7 @@
-"""Head: the largest logits of a row on a CPU. Most strategies, and most draws, need to look no further."""
+"""Head: the largest logits of a row on a CPU. Most strategies, and most draws, need to look no further.
+
+Look: what one look at a whole row finds.
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -39,3 +42,21 @@ def find_head(values: Any, top: float) -> Head:
 def head_of(ids: Any, values: Any, lowest: float) -> Head:
     """Return a head of what was found; without anything it is empty, and above every number."""
     return Head(ids, values, lowest if len(ids) else math.inf)
+
+
+class Moments(NamedTuple):
+    """What one row sums up to."""
+
+    log_total: float
+    """ln Σ exp z: ln p = z - log_total."""
+    entropy: float
+    """-Σ p ln p in nats."""
+
+
+class Look(NamedTuple):
+    """What a look at one row has found."""
+
+    top: float
+    """The largest logit."""
+    head: Head
+    moments: Moments

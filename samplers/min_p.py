@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from samplers.rows import Rows, RowsStage
+from samplers.rows import Rows, RowsStage, Step
 from samplers.stage import Context, Param
 
 
@@ -22,3 +22,6 @@ class MinP(RowsStage):
 
     def on(self, rows: Rows, context: Context) -> Rows:
         return rows if self.p <= 0.0 else rows.keep(rows.below_best(-math.log(self.p)))
+
+    def step(self, context: Context) -> Step | None:
+        return Step("near", -math.log(self.p)) if self.p > 0.0 else None

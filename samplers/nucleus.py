@@ -60,7 +60,7 @@ def _score_threshold(scores: Any, weights: Any, mass: float) -> float:
 
 
 def _threshold_of_row(rows: Rows, row: int, mass: float) -> float:
-    moments = rows.known_moments(row) if rows.untouched else None
+    moments = rows.moments(row)
     if moments is None:
         return _threshold(rows.alive(row), mass)
     import numpy as np
@@ -109,7 +109,10 @@ def _threshold_of_few(values: list[float], mass: float) -> float:
     values.sort(reverse=True)
     best = values[0]
     weights = [math.exp(value - best) for value in values]
-    goal, passed = mass * math.fsum(weights), 0.0
+    total = passed = 0.0
+    for weight in weights:  # one after another, as the compiled draw adds them
+        total += weight
+    goal = mass * total
     for value, weight in zip(values, weights, strict=True):
         passed += weight
         if passed >= goal:

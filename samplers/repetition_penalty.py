@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from samplers.history import check_scope, seen
-from samplers.rows import Rows, RowsStage
+from samplers.rows import Rows, RowsStage, Step
 from samplers.stage import Context, Param
 
 if TYPE_CHECKING:
@@ -53,3 +53,6 @@ class RepetitionPenalty(RowsStage):
         with np.errstate(over="ignore"):
             penalised = np.minimum(scores / self.penalty, scores * self.penalty)
         return np.where(scores > -math.inf, np.maximum(penalised, -_LARGEST), scores)
+
+    def step(self, context: Context) -> Step | None:
+        return Step("penalise", self.penalty, seen(context, self.scope, self.window)) if self.penalty > 1.0 else None

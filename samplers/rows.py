@@ -10,9 +10,9 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, Union, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union, cast
 
-from samplers.head import Head, find_head
+from samplers.head import Head, Look, Moments, find_head
 from samplers.stage import Context
 
 if TYPE_CHECKING:
@@ -22,13 +22,14 @@ Threshold = Union["Tensor", Sequence[float]]
 """A number a row: a tensor (B, 1), or B numbers."""
 
 
-class Moments(NamedTuple):
-    """What one row sums up to."""
+class Step(NamedTuple):
+    """One decision that can be told by a number."""
 
-    log_total: float
-    """ln Σ exp z: ln p = z - log_total."""
-    entropy: float
-    """-Σ p ln p in nats."""
+    kind: Literal["penalise", "most", "mass", "near", "divide"]
+    """Repetition penalty, the k most likely, the nucleus of a mass, those so many nats below the best, a division."""
+    number: float
+    tokens: "Tensor | None" = None
+    """(B, n) int64: those that are penalised."""
 
 
 class Rows:
@@ -40,8 +41,8 @@ class Rows:
 
     def __init__(
         self, logits: "Tensor", floor: Threshold | None = None, divisor: float = 1.0,
-        last_floor: Threshold | None = None, top: Threshold | None = None, heads: Sequence[Head | None] | None = None,
-        moments: Sequence[Moments] | None = None, lowered: tuple[Any, Callable[[Any], Any]] | None = None,
+        last_floor: Threshold | None = None, top: Threshold | None = None, heads: Sequence[Head] | None = None,
+        look: Callable[[], Sequence[Look]] | None = None, lowered: tuple[Any, Callable[[Any], Any]] | None = None,
     ) -> None:  # fmt: skip
         self._logits = logits
         self.floor = floor
@@ -50,13 +51,19 @@ class Rows:
         self.last_floor = last_floor
         """Lower ones are out after the division."""
         self._top = top  # the largest of `logits`, where it is known already
-        self._heads: list[Head | None] = (
-            [None] * logits.shape[0] if heads is None else list(heads)
-        )  # of `logits`, where they are known
+        self._heads = heads  # of `logits`, where they are known
+        self._look = look  # finds out what `logits` hold, quicker than it is done here
         self._lowered = lowered  # ids (B, n), and what becomes of their logits
-        self.on_cpu = on_cpu(logits)
-        if moments is not None:
-            self._moments = list(moments)
+
+    @cached_property
+    def on_cpu(self) -> bool:
+        """Whether the logits can be read without waiting for another device."""
+        return on_cpu(self._logits)
+
+    @property
+    def decided(self) -> "Rows":
+        """These rows: of a Plan it is what comes of it."""
+        return self
 
     @cached_property
     def logits(self) -> "Tensor":
@@ -84,7 +91,9 @@ class Rows:
     def raw_tops(self) -> Sequence[float]:
         """On a CPU the largest of `logits` of each row."""
         if self._top is None:
-            self._top = [float(self.raw(row).max()) for row in range(self.shape[0])]
+            looks = self._looks
+            rows = range(self.shape[0])
+            self._top = [each.top for each in looks] if looks else [float(self.raw(row).max()) for row in rows]
         return numbers(self._top)
 
     @cached_property
@@ -100,7 +109,7 @@ class Rows:
         """Return the threshold that lies so far below the best."""
         return [top - distance for top in self.tops] if self.on_cpu else self.best - distance
 
-    def keep(self, threshold: Threshold, heads: Sequence[Head | None] | None = None) -> "Rows":
+    def keep(self, threshold: Threshold, heads: Sequence[Head] | None = None) -> "Rows":
         """Return rows in which logits, as they are now, below a threshold are out; the best always stays.
 
         Args:
@@ -116,10 +125,10 @@ class Rows:
 
     def _decided(
         self, floor: Threshold | None, divisor: float, last_floor: Threshold | None,
-        heads: Sequence[Head | None] | None = None,
+        heads: Sequence[Head] | None = None,
     ) -> "Rows":  # fmt: skip
         known = self._heads if heads is None else heads
-        return Rows(self._logits, floor, divisor, last_floor, self._top, known, None, self._lowered)
+        return Rows(self._logits, floor, divisor, last_floor, self._top, known, self._look, self._lowered)
 
     def lower(self, tokens: Any, lowered: Callable[[Any], Any]) -> "Rows":
         """Return rows in which the logits of some tokens are lowered: nothing of a vocabulary's size is written.
@@ -226,13 +235,17 @@ class Rows:
             found.append(Moments(float(best) + log_total, entropy))
         return found
 
-    def known_moments(self, row: int) -> Moments | None:
-        """Return what a row sums up to, if that is known already."""
-        return self._moments[row] if "_moments" in self.__dict__ else None
+    @cached_property
+    def _looks(self) -> Sequence[Look] | None:
+        return self._look() if self._look else None
 
-    def known_head(self, row: int) -> Head | None:
-        """Return the largest of one row's `logits`, if they are known already."""
-        return self._heads[row]
+    def look(self, row: int) -> Look | None:
+        """Return what a look at one row of untouched `logits` has found, if somebody had a reason to look already."""
+        return self._looks[row] if self.untouched and self.__dict__.get("_looks") else None  # type: ignore[index]
+
+    def moments(self, row: int) -> Moments | None:
+        """Return what one row sums up to, where that is quickly told."""
+        return self._looks[row].moments if self.untouched and self._looks else None
 
     def raw(self, row: int) -> Any:
         """Return one row's `logits`, on a CPU, in a numpy array (V,) to be read only."""
@@ -240,10 +253,15 @@ class Rows:
 
     def head(self, row: int) -> Head:
         """Return the largest of one row's `logits`, on a CPU."""
-        head = self._heads[row]
-        if head is None:
-            head = self._heads[row] = find_head(self.raw(row), self.raw_tops[row])
-        return head
+        if self._heads is None:
+            looks = self._looks
+            rows = range(self.shape[0])
+            self._heads = (
+                [each.head for each in looks]
+                if looks
+                else [find_head(self.raw(each), self.raw_tops[each]) for each in rows]
+            )
+        return self._heads[row]
 
     def few(self, row: int) -> tuple[Any, Any] | None:
         """Return one row's ids and logits, as they are now, that are left, in numpy arrays (n,); None where its head
@@ -311,6 +329,10 @@ class RowsStage:
     def on(self, rows: Rows, context: Context) -> Rows:
         """Return what is left of the rows."""
         raise NotImplementedError
+
+    def step(self, context: Context) -> Step | None:
+        """Return in one step what `on` does; None where it is no such step."""
+        return None
 
     def __call__(self, logits: "Tensor", context: Context) -> "Tensor":
         return self.on(Rows(logits), context).dense

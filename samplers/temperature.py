@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from samplers.greedy import Greedy
-from samplers.rows import Rows, RowsStage
+from samplers.rows import Rows, RowsStage, Step
 from samplers.stage import Context, Param
 
 
@@ -24,3 +24,6 @@ class Temperature(RowsStage):
         if self.temperature < 1e-5:
             return Rows(Greedy()(rows.dense, context))
         return rows.divide(self.temperature)
+
+    def step(self, context: Context) -> Step | None:
+        return Step("divide", self.temperature) if self.temperature >= 1e-5 else None

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from samplers.rows import Rows, RowsStage
+from samplers.rows import Rows, RowsStage, Step
 from samplers.stage import Context, Param
 
 
@@ -35,3 +35,6 @@ class TopK(RowsStage):
         place = len(values) - self.k
         values.partition(place)
         return float(values[place])
+
+    def step(self, context: Context) -> Step | None:
+        return Step("most", self.k) if self.k > 0 else None

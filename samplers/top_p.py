@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from samplers.nucleus import nucleus
-from samplers.rows import Rows, RowsStage
+from samplers.rows import Rows, RowsStage, Step
 from samplers.stage import Context, Param
 
 
@@ -21,3 +21,6 @@ class TopP(RowsStage):
 
     def on(self, rows: Rows, context: Context) -> Rows:
         return rows if self.p >= 1.0 else rows.keep(nucleus(rows, self.p))
+
+    def step(self, context: Context) -> Step | None:
+        return Step("mass", self.p) if self.p < 1.0 else None

@@ -9,7 +9,7 @@ from numba import njit
 
 from gpt_model.compiled.cpu import LANES
 from gpt_model.compiled.layout import FEW_TOKENS
-from gpt_model.compiled.scan_row import BLOCK, DEAD, best_of, moments
+from gpt_model.compiled.scan_row import BLOCK, DEAD, best_of
 from gpt_model.compiled.simd import (
     add,
     at_least,
@@ -34,7 +34,7 @@ def draw_row(raw, known, head_ids, head_values, heads, processed, cuts, alive, f
     """Draw a token from what a chain left, and tell of it.
 
     raw: (size,) float32, before the chain. known: (3,) float64: its ln Σ e^raw, its entropy, and the lowest number of
-    its head, which is `heads` ids, int64, and values, float32. heads: -1 where nothing of this is known.
+    its head, which is `heads` ids, int64, and values, float32; none of a row that is too flat.
     processed: (size,) float32, after the chain, but for its last decisions, cuts (3,): what is below the first is out;
     the rest is divided by the second; what is below the third then, is out too. alive: how many tokens are left, with
     their numbers in few (64, 2) float64; -1 where they are still to be found in `processed`.
@@ -42,8 +42,6 @@ def draw_row(raw, known, head_ids, head_values, heads, processed, cuts, alive, f
     told: float64: token, p before, p after, rank, entropy, then for each of `count` candidates its id, p before and p
     after.
     """
-    if heads < 0:
-        known[0], known[1] = moments(raw, size, best_of(raw, size))
     log_total = known[0]
     if alive >= 0:
         for place in range(alive):
@@ -70,7 +68,7 @@ def draw_row(raw, known, head_ids, head_values, heads, processed, cuts, alive, f
         _likeliest_of_head(head_ids, head_values, heads, count, told)
     else:
         _likeliest(raw, size, count, told)
-    told[3] = _rank_in_head(head_values, heads, value) if heads >= 0 and value >= known[2] else _rank(raw, size, value)
+    told[3] = _rank_in_head(head_values, heads, value) if heads > 0 and value >= known[2] else _rank(raw, size, value)
     for place in range(5, 5 + 3 * count, 3):
         told[place + 1] = np.exp(told[place + 1] - log_total)
         told[place + 2] = _share_of(int(told[place]), processed, cuts, alive, few, best) / mass

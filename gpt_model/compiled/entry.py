@@ -19,6 +19,7 @@ from numba import carray, njit, types
 
 from gpt_model.compiled import layout as at
 from gpt_model.compiled.cpu import IS_X86
+from gpt_model.compiled.decide_row import decide_row
 from gpt_model.compiled.decode_step import Crew, Scratch, Shape, Weights, forward
 from gpt_model.compiled.draw_row import draw_row
 from gpt_model.compiled.integer_products import Columns, Unit
@@ -150,33 +151,52 @@ def _forward(dtype: str) -> Any:
 @njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _draw(address, thread):
     t = carray(pointer(address), (at.DRAW_SIZE,), np.int64)
-    count = t[at.CANDIDATES]
+    count, known = t[at.CANDIDATES], carray(pointer(t[at.KNOWN]), (5,), np.float64)
+    ids, values, few = carray(pointer(t[at.HEAD_IDS]), (1,), np.int64), _numbers(t[at.HEAD_VALUES]), _few(t)
+    told = carray(pointer(t[at.TOLD]), (5 + 3 * count,), np.float64)
+    if t[at.LOOKED] == 0:
+        _look(t)
+        if known[3] != known[3]:
+            told[0] = at.NOT_FINITE
+            return
+        t[at.HEADS] = int(known[4])
+    alive = t[at.ALIVE]
+    if t[at.STEP_COUNT] > 0:
+        changed = _numbers(t[at.CHANGED])
+        for place in range(t[at.HEADS]):
+            changed[place] = values[place]
+        alive = decide_row(
+            carray(pointer(t[at.STEPS]), (at.MOST_STEPS, 2), np.float64), t[at.STEP_COUNT],
+            carray(pointer(t[at.TOKENS]), (1,), np.int64), t[at.TOKEN_COUNT], ids, changed, t[at.HEADS], known[2],
+            known[0], _numbers(t[at.SHARE]), few,
+        )  # fmt: skip
+        if alive < 0:
+            told[0] = at.UNKNOWN
+            return
     draw_row(
-        _numbers(t[at.RAW]),
-        carray(pointer(t[at.KNOWN]), (3,), np.float64),
-        carray(pointer(t[at.HEAD_IDS]), (1,), np.int64),
-        _numbers(t[at.HEAD_VALUES]),
-        t[at.HEADS],
-        _numbers(t[at.PROCESSED]),
-        carray(pointer(t[at.CUTS]), (3,), np.float32),
-        t[at.ALIVE],
-        carray(pointer(t[at.FEW]), (at.FEW_TOKENS, 2), np.float64),
-        t[at.SIZE],
-        carray(pointer(t[at.UNIFORM]), (1,), np.float64)[0],
-        count,
-        _numbers(t[at.SHARE]),
-        carray(pointer(t[at.TOLD]), (5 + 3 * count,), np.float64),
-    )
+        _numbers(t[at.RAW]), known, ids, values, t[at.HEADS], _numbers(t[at.PROCESSED]),
+        carray(pointer(t[at.CUTS]), (3,), np.float32), alive, few, t[at.SIZE],
+        carray(pointer(t[at.UNIFORM]), (1,), np.float64)[0], count, _numbers(t[at.SHARE]), told,
+    )  # fmt: skip
+
+
+@njit(nogil=True, error_model="numpy")
+def _few(t):
+    return carray(pointer(t[at.FEW]), (at.FEW_TOKENS, 2), np.float64)
 
 
 @njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _scan(address, thread):
-    t = carray(pointer(address), (at.DRAW_SIZE,), np.int64)
+    _look(carray(pointer(address), (at.DRAW_SIZE,), np.int64))
+
+
+@njit(nogil=True, error_model="numpy")
+def _look(t):
     scan_row(
         _numbers(t[at.RAW]),
         t[at.SIZE],
-        carray(pointer(t[at.CUTS]), (1,), np.float32)[0],
-        t[at.MOST],
+        carray(pointer(t[at.REACH]), (1,), np.float32)[0],
+        t[at.MOST_HEADS],
         carray(pointer(t[at.HEAD_IDS]), (1,), np.int64),
         _numbers(t[at.HEAD_VALUES]),
         carray(pointer(t[at.KNOWN]), (5,), np.float64),

@@ -35,8 +35,13 @@ UNIT_SIZE = 4 * SIDE * SIDE * 4 + SIDE * ROWS * 4 + 64
 # So is the draw of one row, and the look at it before.
 (
     RAW, PROCESSED, CUTS, SIZE, UNIFORM, CANDIDATES, SHARE, FEW, ALIVE, TOLD, KNOWN, HEAD_IDS, HEAD_VALUES, HEADS,
-    MOST, DRAW_SIZE,
-) = range(16)  # fmt: skip
+    MOST_HEADS, STEPS, STEP_COUNT, TOKENS, TOKEN_COUNT, CHANGED, LOOKED, REACH, DRAW_SIZE,
+) = range(23)  # fmt: skip
+PENALISE, MOST, MASS, NEAR, DIVIDE = range(5)
+"""The steps of a plan."""
+MOST_STEPS = 16
+UNKNOWN, NOT_FINITE = -1, -2
+"""What is told in place of a token: that the steps lead further than the head, or that no draw can be made."""
 FEW_TOKENS = 64
 """So many tokens are sorted at the end of a draw."""
 

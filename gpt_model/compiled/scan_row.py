@@ -19,13 +19,13 @@ def scan_row(raw, size, reach, most, ids, values, found):
 
     raw: (size,) float32. ids: (most,) int64 and values: (most,) float32 receive the head: what is not below the
     largest - reach. found: (5,) float64: ln Σ e^raw, the entropy, the lowest that belongs to the head, the largest, NaN
-    if not every number is finite, and how many the head has, 0 if more than `most`.
+    if there is NaN, +inf, or no finite number, and how many the head has, 0 if more than `most`.
     """
     best, all_finite = _best_if_finite(raw, size)
     found[0], found[1] = moments(raw, size, best)
     lowest = best - np.float32(reach)
     found[2] = lowest
-    found[3] = best if all_finite else np.nan
+    found[3] = best if all_finite or _only_minus_infinite(raw, size, best) else np.nan
     found[4] = _head(raw, size, lowest, most, ids, values)
 
 
@@ -109,3 +109,12 @@ def _head(raw, size, lowest, most, ids, values):
                 ids[count], values[count] = token, value
                 count += 1
     return count
+
+
+@njit(nogil=True, error_model="numpy")
+def _only_minus_infinite(raw, size, best):
+    """Return whether -inf is the only number that is not finite, and not the only one."""
+    for k in range(size):
+        if not number(raw, k) < np.inf:
+            return False
+    return best > -np.inf

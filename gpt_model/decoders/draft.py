@@ -59,7 +59,8 @@ class _Guesser:
             for place in range(count):
                 rows = cleaned(self._reader.read_prompt(text))
                 so_far = torch.tensor([text], device=self._device)
-                chosen = run.process(rows, so_far, session.past.prompt_length, remaining=session.remaining - place).rows
+                remaining = session.remaining - place
+                chosen = run.process(rows, so_far, session.past.prompt_length, remaining=remaining).chosen
                 (drawn,) = self._draw(rows, chosen, [keyed_uniform(session.seeds[0], len(text))], 1)
                 run.after(0, drawn.id)
                 text.append(drawn.id)

@@ -15,7 +15,7 @@ from gpt_model.generation import Engine, Request
 from gpt_model.model import GPT
 from gpt_model.token_record import Token
 from gpt_model.tokenizer import Tokenizer
-from samplers import Chain
+from samplers import Chain, NotFiniteError, Rows
 
 SHAPES = {
     "odd": ModelConfig(n_layer=2, n_head=7, n_embd=84, block_size=40, vocab_size=101),
@@ -119,25 +119,34 @@ def test_the_bits_are_the_same_however_a_text_is_read(shape: str, dtype: PackedD
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("rows", [1, 3])
-def test_the_largest_logit_is_known_without_looking(shape: str, rows: int) -> None:
+def test_a_look_finds_the_largest_the_head_and_the_sums(shape: str, rows: int) -> None:
     model = compiled(model_of(SHAPES[shape]), threads=2)
-    for length in {1, model.config.block_size}:  # also so many that they are read in parts
-        logits = model.next_logits(ids_for(model.config, rows, length))
-        assert torch.equal(model.finite(logits).best, logits.amax(-1, keepdim=True))
-        other = logits + 1
-        assert torch.equal(model.finite(other).best, other.amax(-1, keepdim=True))
+    logits = model.next_logits(ids_for(model.config, rows, 1)) * 9  # so that some are out of the head's reach
+    found = model.finite(logits)
+    assert torch.equal(found.best, logits.amax(-1, keepdim=True))
+    for row in range(rows):
+        head, moments, there = found.head(row), found.moments(row), Rows(logits).head(row)
+        assert head.ids.tolist() == there.ids.tolist()
+        assert head.values.tolist() == there.values.tolist()
+        assert moments is not None
+        exact = torch.distributions.Categorical(logits=logits[row].double())
+        assert moments.entropy == pytest.approx(float(exact.entropy()), abs=1e-5)
+        assert moments.log_total == pytest.approx(float(logits[row].double().logsumexp(-1)), abs=1e-5)
 
 
-def test_a_broken_row_is_seen_and_the_others_go_on() -> None:
-    torch_model = model_of(SHAPES["odd"])
+def test_a_broken_row_is_seen_and_the_others_go_on(byte_tokenizer: Tokenizer) -> None:
+    torch_model = model_of(SHAPES["even"])
     torch_model.wpe.weight[0] = torch.nan
     model = compiled(torch_model, threads=2)
     cache = model.new_cache(2)
     cache.length = 1
     whole = model.next_logits(ids_for(model.config, 2, 1), cache)
     assert model.finite(whole).best.isfinite().all()
-    with pytest.raises(GenerationError, match="no finite number"):
-        model.finite(model.next_logits(ids_for(model.config, 2, 1)))
+    with pytest.raises(NotFiniteError):
+        _ = model.finite(model.next_logits(ids_for(model.config, 2, 1))).best
+    for chain in ("", "top_k=5,temperature=0.7", "typical=0.9", "dry:multiplier=1"):
+        with pytest.raises(GenerationError, match="no finite number"):
+            list(Engine(model, byte_tokenizer).generate(Request("A", Chain.parse(chain), max_new_tokens=1)))
 
 
 def test_text_that_does_not_fit_is_refused() -> None:

@@ -61,12 +61,3 @@ def test_hidden_states_are_the_torch_models(shape: str, dtype: PackedDtype) -> N
     cache = computing.new_cache(2)
     pieces = [computing.read(each, cache)[0] for each in ids.split(7, dim=1)]
     assert torch.equal(torch.cat(pieces, dim=1), hidden)
-
-
-def test_other_logits_in_the_place_of_the_last_are_looked_at() -> None:
-    """What was known of logits must not be believed of what comes to stand in their memory."""
-    model = compiled(model_of(SHAPES["even"]))
-    for _ in range(20):
-        model.next_logits(ids_for(model.config, 1, 3))  # nobody keeps them
-        other = torch.full((1, 288), 7.0)[:, :257]
-        assert float(model.finite(other).best) == 7.0
