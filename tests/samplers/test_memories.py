@@ -10,6 +10,8 @@ from samplers import Chain, ChainRun, Context, keyed_uniform
 
 VOCAB = 200
 MODEL = torch.randn(400, VOCAB, generator=torch.Generator().manual_seed(6)) * 2.5
+SEEDS = range(50)
+"""Runs of 200 tokens: 10,000 rows a stage."""
 
 
 def draw(logits: Tensor, uniform: float) -> int:
@@ -72,16 +74,18 @@ def test_rows_remember_apart() -> None:
             both.after(row, token)
 
 
-def test_mirostat_v2_follows_its_recurrence() -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mirostat_v2_follows_its_recurrence(seed: int) -> None:
     run, mu, tokens = ChainRun(Chain.parse("mirostat_v2=3:eta=0.2"), [3]), 6.0, [0]
+    rows = MODEL[torch.randperm(len(MODEL), generator=torch.Generator().manual_seed(seed))[:200]]
     for step in range(200):
-        row = MODEL[step].double()
+        row = rows[step].double()
         bits = -row.log_softmax(-1) / math.log(2)
         kept = bits <= mu
         kept[row.argmax()] = True
-        ours = run.process(MODEL[step][None], torch.tensor([tokens]), 1).logits[0]
+        ours = run.process(rows[step][None], torch.tensor([tokens]), 1).logits[0]
         assert torch.equal(ours > -math.inf, kept)
-        token = draw(ours, keyed_uniform(1, step))
+        token = draw(ours, keyed_uniform(seed, step))
         run.after(0, token)
         tokens.append(token)
         share = (row[token].exp() / row[kept].exp().sum()).item()
@@ -89,18 +93,20 @@ def test_mirostat_v2_follows_its_recurrence() -> None:
         assert run.memories[0][1][0] == pytest.approx(mu, rel=1e-5)
 
 
-def test_mirostat_v1_keeps_the_k_of_its_formula() -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_mirostat_v1_keeps_the_k_of_its_formula(seed: int) -> None:
     run, mu, tokens = ChainRun(Chain.parse("mirostat_v1=3:eta=0.2:m=50"), [3]), 6.0, [0]
+    rows = MODEL[torch.randperm(len(MODEL), generator=torch.Generator().manual_seed(seed))[:200]]
     for step in range(200):
-        row = MODEL[step].double()
+        row = rows[step].double()
         p = row.softmax(-1).sort(descending=True).values.tolist()
         t = [math.log((i + 2) / (i + 1)) for i in range(49)]
         b = [math.log(p[i] / p[i + 1]) for i in range(49)]
         s = sum(x * y for x, y in zip(t, b, strict=True)) / sum(x * x for x in t)
         k = ((s - 1) * 2**mu / (1 - VOCAB ** -(s - 1))) ** (1 / s)
-        ours = run.process(MODEL[step][None], torch.tensor([tokens]), 1).logits[0]
+        ours = run.process(rows[step][None], torch.tensor([tokens]), 1).logits[0]
         assert int((ours > -math.inf).sum()) == min(max(int(k), 1), VOCAB)
-        token = draw(ours, keyed_uniform(1, step))
+        token = draw(ours, keyed_uniform(seed, step))
         run.after(0, token)
         tokens.append(token)
         mu -= 0.2 * (-ours.double().log_softmax(-1)[token].item() / math.log(2) - 3.0)
@@ -119,18 +125,20 @@ def test_mirostat_holds_the_surprise_that_is_asked_for() -> None:
         assert sum(bits[50:]) / 300 == pytest.approx(2.5, abs=0.25)
 
 
-def test_adaptive_p_follows_its_recurrence_and_leaves_out_what_is_out() -> None:
+@pytest.mark.parametrize("seed", SEEDS)
+def test_adaptive_p_follows_its_recurrence_and_leaves_out_what_is_out(seed: int) -> None:
     run, average, tokens = ChainRun(Chain.parse("top_k=30,adaptive_p=0.3:decay=0.8"), [3]), 0.3, [0]
+    rows = MODEL[torch.randperm(len(MODEL), generator=torch.Generator().manual_seed(seed))[:200]]
     for step in range(200):
-        ours = run.process(MODEL[step][None], torch.tensor([tokens]), 1).logits[0]
-        row = MODEL[step].double()
+        ours = run.process(rows[step][None], torch.tensor([tokens]), 1).logits[0]
+        row = rows[step].double()
         row[row < row.sort().values[-30]] = -math.inf
         p = row.softmax(-1)
         target = min(max(0.6 - average, 0.0), 1.0)
         d = (p - target).abs() / 0.3
         expected = (5 - 10 * d * d / (1 + d)).masked_fill(row == -math.inf, -math.inf)
         torch.testing.assert_close(ours.double(), expected, rtol=1e-4, atol=1e-4)
-        token = draw(ours, keyed_uniform(1, step))
+        token = draw(ours, keyed_uniform(seed, step))
         run.after(0, token)
         tokens.append(token)
         average = 0.8 * average + 0.2 * float(p[token])

@@ -18,7 +18,7 @@ import samplers
 from gpt_model.tokenizer import Tokenizer, build_tokenizer
 from samplers import Chain, ChainError, ChainRun
 
-COUNT = 2_000
+COUNT = 10_000
 VOCAB = 12
 GENERATOR = torch.Generator().manual_seed(4)
 ROWS = torch.randn(COUNT, VOCAB, generator=GENERATOR) * 3
