@@ -109,7 +109,7 @@ def test_dry_finds_the_longest_repeated_run(allowed: int, breakers: bool) -> Non
     chance = random.Random(allowed)
     vocabulary = Letters() if breakers else None
     chain = Chain.parse(f"dry=0.7:base=1.5:allowed_length={allowed}")
-    for _ in range(1500):
+    for _ in range(1_700):
         tokens = [chance.choice([0, 0, 1, 2, 3][: chance.choice([2, 3, 5])]) for _ in range(chance.randrange(1, 30))]
         ours = ChainRun(chain, [1], vocabulary).process(torch.zeros(1, VOCAB), torch.tensor([tokens]), 0).logits[0]
         expected = torch.zeros(VOCAB, dtype=torch.float64)
