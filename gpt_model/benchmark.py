@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from gpt_model.backend import OpenModel
+from gpt_model.config import ModelConfig
 from gpt_model.generation import Engine, Request
 from gpt_model.token_record import Token
 from samplers import Chain
@@ -105,16 +106,21 @@ def bytes_per_token(opened: OpenModel) -> int:
         return int(packed.bytes_per_token)
     config = opened.model.config
     size = 4 if opened.backend.name == "torch in float32" else getattr(torch, opened.backend.dtype).itemsize
-    return (config.parameter_count - config.block_size * config.n_embd) * size
+    return (config.parameter_count - _table_numbers(config)) * size
 
 
 def prefill_operations(opened: OpenModel, length: int) -> float:
     """Return the float operations of reading a prompt: the blocks' matrices and attention, and the head once."""
     config = opened.model.config
     head = config.vocab_size * config.n_embd
-    blocks = config.parameter_count - head - config.block_size * config.n_embd
+    blocks = config.parameter_count - head - _table_numbers(config)
     attention = 2 * config.n_layer * config.n_embd * length * length  # causal: half of q·k and of p·v
     return 2.0 * blocks * length + attention + 2.0 * head
+
+
+def _table_numbers(config: ModelConfig) -> int:
+    """Return the numbers of the table of which a token reads one row: of positions, or of tokens with a head apart."""
+    return (config.block_size if config.arch == "gpt2" else config.vocab_size) * config.n_embd
 
 
 def peak_memory() -> int:

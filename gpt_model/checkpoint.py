@@ -5,7 +5,8 @@
     training_state.pt                                                                 what resuming needs, if anything
     MANIFEST.json                                                                     sizes and SHA-256 of all of these
 
-The config is mapped in huggingface_config.py, foreign weights are read in weight_formats.py.
+The config is mapped in huggingface_config.py, foreign weights are read in weight_formats.py. A modern model's files
+bear the same names, but nobody else reads its first two.
 """
 
 import hashlib
@@ -19,12 +20,13 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from gpt_model.architectures import build_model
 from gpt_model.config import ModelConfig
 from gpt_model.errors import CheckpointError, TokenizerError
-from gpt_model.huggingface_config import read_model_config, to_huggingface_config
+from gpt_model.huggingface_config import read_model_config, to_config_json
 from gpt_model.model import GPT
 from gpt_model.tokenizer import Tokenizer, build_tokenizer, read_tokenizer, tokenizer_for_size
-from gpt_model.weight_formats import from_foreign, read_pickled, to_huggingface, to_nanogpt
+from gpt_model.weight_formats import from_foreign, read_pickled, to_file, to_nanogpt
 
 MANIFEST = "MANIFEST.json"
 WEIGHTS = "model.safetensors"
@@ -49,7 +51,8 @@ def save_checkpoint(
     directory = Path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise CheckpointError(f"{directory} exists already. Remove it or choose another name.")
-    weights = to_huggingface({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}, dtype)
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    weights = to_file(model.config, state, dtype)
     broken = next((name for name, tensor in weights.items() if not torch.isfinite(tensor).all()), None)
     if broken:
         raise CheckpointError(f"The weights are not finite ({broken}), so they were not saved to {directory}.")
@@ -59,7 +62,7 @@ def save_checkpoint(
         staging.mkdir(parents=True)
         safetensors.torch.save_file(weights, staging / WEIGHTS, metadata={"format": "pt"})
         config = json.dumps(
-            to_huggingface_config(
+            to_config_json(
                 model.config, tokenizer.end_of_text if tokenizer else None, str(dtype).removeprefix("torch.")
             ),
             indent=2,
@@ -94,13 +97,13 @@ def load_checkpoint(
             vocabulary of 50,257, bytes for 257, and otherwise None.
 
     Raises:
-        CheckpointError: it is missing, damaged, not a GPT-2, or contains code.
+        CheckpointError: it is missing, damaged, neither a GPT-2 nor a modern model, or contains code.
         TokenizerError: its vocabulary is damaged, or `tokenizer` is unknown or another than its own.
     """
     path = Path(path)
     config, weights = load_weights(path)
     with torch.device("meta"):  # no memory and no random numbers: every weight comes from the file
-        model = GPT(config)
+        model = build_model(config)
     on_device = {name: tensor.to(device=device, dtype=torch.float32) for name, tensor in weights.items()}
     model.load_state_dict(on_device, assign=True)
     return model.eval().requires_grad_(False), load_tokenizer(path, config, tokenizer)
@@ -117,9 +120,10 @@ def load_weights(path: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
     else:
         _verify(path)
         config, weights = read_model_config(path), _read_directory_weights(path)
-    weights = from_foreign(weights, path)
+    if config.arch == "gpt2":
+        weights = from_foreign(weights, path)
     with torch.device("meta"):
-        _check_shapes(GPT(config), weights, path)
+        _check_shapes(build_model(config), weights, path)
     return config, weights
 
 
@@ -186,8 +190,9 @@ def export_pth(file: Path, model: GPT) -> None:
     """Write the weights as nanoGPT does: `{"model": state_dict, "model_args": {...}}`, loadable with weights_only.
 
     Raises:
-        CheckpointError: the file exists already or cannot be written.
+        CheckpointError: the model is no GPT-2, or the file exists already or cannot be written.
     """
+    require_gpt2(model.config, "nanoGPT")
     if file.exists():
         raise CheckpointError(f"{file} exists already. Remove it or choose another name.")
     weights = to_nanogpt({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()})
@@ -202,6 +207,19 @@ def export_pth(file: Path, model: GPT) -> None:
     except (OSError, RuntimeError) as error:
         staging.unlink(missing_ok=True)
         raise CheckpointError(f"The weights could not be written to {file}: {error}.") from error
+
+
+def require_gpt2(config: ModelConfig, whose: str) -> None:
+    """Let only a GPT-2 into somebody else's format.
+
+    Raises:
+        CheckpointError: it is another model.
+    """
+    if config.arch != "gpt2":
+        raise CheckpointError(
+            f"This is a {config.arch} model, not a GPT-2, so {whose} cannot open it and it is not written in that "
+            "format. To copy it for gpt-tui elsewhere: gpt-tui models export CHECKPOINT DESTINATION --format gpt-tui."
+        )
 
 
 def _read_directory_weights(directory: Path) -> dict[str, torch.Tensor]:
@@ -221,14 +239,20 @@ def _check_shapes(model: GPT, weights: Mapping[str, torch.Tensor], path: Path) -
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     if missing := expected.keys() - found.keys():
-        raise CheckpointError(f"{path} is not a whole GPT-2: {min(missing)} and {len(missing) - 1} others are missing.")
+        raise CheckpointError(
+            f"{path} is not a whole {_kind(model)}: {min(missing)} and {len(missing) - 1} others are missing."
+        )
     if extra := found.keys() - expected.keys():
         raise CheckpointError(
-            f"{path} is not a plain GPT-2: it has {min(extra)} and {len(extra) - 1} others beside it."
+            f"{path} is not a plain {_kind(model)}: it has {min(extra)} and {len(extra) - 1} others beside it."
         )
     wrong = next((name for name in expected if expected[name] != found[name]), None)
     if wrong:
         raise CheckpointError(f"{path}: {wrong} has shape {found[wrong]}, but its config says {expected[wrong]}.")
+
+
+def _kind(model: GPT) -> str:
+    return "GPT-2" if model.config.arch == "gpt2" else f"{model.config.arch} model"
 
 
 def load_tokenizer(path: Path, config: ModelConfig, spec: str | None = None) -> Tokenizer | None:

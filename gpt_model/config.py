@@ -22,7 +22,7 @@ def _require(condition: bool, name: str, value: object, sentence: str) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The shape of a GPT-2."""
+    """The shape of a model: a GPT-2, or with arch = modern another."""
 
     n_layer: int = 12
     """Transformer blocks."""
@@ -62,6 +62,10 @@ class ModelConfig:
             self.logit_softcap == 0.0 or self.arch == "modern", "logit_softcap", self.logit_softcap,
             "a GPT-2 has none; set arch to modern",
         )  # fmt: skip
+        _require(
+            self.arch != "modern" or self.n_embd // self.n_head % 2 == 0, "n_embd", self.n_embd,
+            f"a modern model rotates pairs of numbers, so n_embd / n_head = {self.n_embd // self.n_head} must be even",
+        )  # fmt: skip
         _require(self.layer_norm_epsilon > 0.0, "layer_norm_epsilon", self.layer_norm_epsilon, "must be above 0")
 
     @property
@@ -72,6 +76,9 @@ class ModelConfig:
     @property
     def parameter_count(self) -> int:
         """Trainable numbers, the tied embedding counted once."""
+        if self.arch == "modern":  # no positions, biases or gains, and a head of its own
+            matrices = 4 * self.n_embd * self.n_embd + 2 * self.n_embd * self.inner
+            return 2 * self.vocab_size * self.n_embd + self.n_layer * matrices
         norm = 2 * self.n_embd
         attention = self.n_embd * 3 * self.n_embd + 3 * self.n_embd + self.n_embd * self.n_embd + self.n_embd
         mlp = 2 * self.n_embd * self.inner + self.inner + self.n_embd
@@ -111,7 +118,7 @@ class TrainConfig:
     beta2: float = 0.99
     """AdamW's decay of the second moment."""
     weight_decay: float = 0.1
-    """AdamW's decoupled weight decay, on matrices only."""
+    """Decoupled weight decay of AdamW and of Muon, on matrices only."""
     grad_clip: float = 1.0
     """Largest norm of the gradient; 0 switches clipping off."""
     z_loss: float = 0.0
@@ -147,7 +154,7 @@ class TrainConfig:
     val_split: Literal["blocks", "tail"] = "blocks"
     """What is kept: blocks chosen by their own hash, the same when texts are added, or the end of the text."""
     lora_rank: int = 0
-    """Rank of the LoRA adapters that are trained in place of the blocks' matrices; 0 trains every weight."""
+    """Rank of the LoRA adapters that AdamW trains in place of all weights, from init on; 0 trains the weights."""
     lora_alpha: float = 16.0
     """The adapters' product is scaled by lora_alpha / lora_rank."""
     seed: int = 1337
@@ -205,6 +212,17 @@ class RunConfig:
     """The run and step that this checkpoint is of, as in shakespeare:1000, where it is one of our runs."""
     preset: str | None = None
     """The preset that this configuration began as."""
+
+    def __post_init__(self) -> None:
+        train = self.train
+        _require(
+            train.z_loss == 0.0 or self.model.arch == "modern", "z_loss", train.z_loss,
+            "a GPT-2 is trained on the cross-entropy alone; set arch to modern",
+        )  # fmt: skip
+        _require(
+            train.lora_rank == 0 or self.init is not None, "lora_rank", train.lora_rank,
+            "adapters need trained weights to adapt; name a checkpoint with init",
+        )  # fmt: skip
 
     def to_toml(self) -> str:
         """Return the text of config.toml."""

@@ -1,12 +1,19 @@
-"""A GPT-2's config.json: Hugging Face's names for ours, and what makes a model another one. Knows no torch."""
+"""config.json: a GPT-2's in Hugging Face's names, and what makes a model another one; a modern model's in our own.
 
+Its model_type is one that transformers does not know, so that it refuses what it would misread. Knows no torch.
+"""
+
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from gpt_model.config import ModelConfig
+from gpt_model.config_values import from_table
 from gpt_model.errors import CheckpointError, ConfigError
 
+MODERN = "gpt_tui_modern"
+"""The model_type of a modern model."""
 _CONFIG_NAMES = {
     "n_layer": "n_layer",
     "n_head": "n_head",
@@ -30,7 +37,7 @@ def read_model_config(directory: Path) -> ModelConfig:
     """Return the shape in a checkpoint directory's config.json, in our names.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it describes something that is not a plain GPT-2.
+        CheckpointError: there is none, it is damaged, or it describes neither a plain GPT-2 nor a modern model of ours.
     """
     file = directory / "config.json"
     try:
@@ -41,6 +48,8 @@ def read_model_config(directory: Path) -> ModelConfig:
         raise CheckpointError(f"{directory} is not a checkpoint directory: it has no config.json.") from None
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}.") from error
+    if kind == MODERN:
+        return _read_modern_config(table, file)
     if kind != "gpt2":
         raise CheckpointError(f"{directory} holds a '{kind}' model; only GPT-2 models can be opened.")
     if missing := {"n_layer", "n_head", "n_embd", "block_size", "vocab_size"} - values.keys():
@@ -56,8 +65,24 @@ def read_model_config(directory: Path) -> ModelConfig:
         raise CheckpointError(f"{file} describes no possible model: {error}") from error
 
 
+def _read_modern_config(table: dict[str, Any], file: Path) -> ModelConfig:
+    fields = {each.name: table[each.name] for each in dataclasses.fields(ModelConfig) if each.name in table}
+    try:
+        return from_table(ModelConfig, fields | {"arch": "modern"})
+    except ConfigError as error:
+        raise CheckpointError(f"{file} describes no possible model: {error}") from error
+
+
+def to_config_json(config: ModelConfig, end_of_text: int | None, dtype: str) -> dict[str, Any]:
+    """Return the config.json of a model with weights of this dtype, such as `float32`."""
+    if config.arch == "gpt2":
+        return to_huggingface_config(config, end_of_text, dtype)
+    shape = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+    return {"model_type": MODERN, "architectures": ["ModernGPT"], "torch_dtype": dtype} | shape
+
+
 def to_huggingface_config(config: ModelConfig, end_of_text: int | None, dtype: str) -> dict[str, Any]:
-    """Return the config.json of a model with weights of this dtype, such as `float32`.
+    """Return the config.json of a GPT-2 with weights of this dtype, such as `float32`.
 
     A model without tokenizer has no end of text; that is said, so that transformers does not take its own 50,256.
     """

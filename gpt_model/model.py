@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpt_model.attention import attend
 from gpt_model.config import ModelConfig
+from gpt_model.cross_entropy import head_loss
 from gpt_model.errors import GenerationError
 
 
@@ -83,9 +85,7 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             mask = cache.mask(T)
             key, value = cache.append(layer, key, value)  # (B, H, length + T, D)
-        mixed = F.scaled_dot_product_attention(
-            query, key, value, mask, self.dropout if self.training else 0.0, is_causal=T > 1 and mask is None
-        )  # (B, H, T, D)
+        mixed = attend(query, key, value, mask, self.dropout if self.training else 0.0)  # (B, H, T, D)
         return self.resid_dropout(self.c_proj(mixed.transpose(1, 2).reshape(B, T, C)))  # type: ignore[no-any-return]
 
 
@@ -118,17 +118,24 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """A GPT-2. Its parameters bear the names of Hugging Face's `transformer.*`, so that checkpoints need no map."""
+    """A GPT-2. Its parameters bear the names of Hugging Face's `transformer.*`, so that checkpoints need no map.
+
+    `architectures.build_model` makes the model of a configuration, which may be another than this one.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.wte = _table(config.vocab_size, config.n_embd)  # also the head: tied
-        self.wpe = _table(config.block_size, config.n_embd)
+        self._build(config)
+        self._initialise()
+
+    def _build(self, config: ModelConfig) -> None:
+        """Make the modules."""
+        self.wte = token_table(config.vocab_size, config.n_embd)  # also the head: tied
+        self.wpe = token_table(config.block_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
-        self._initialise()
 
     @property
     def device(self) -> torch.device:
@@ -146,7 +153,7 @@ class GPT(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=residual if name.endswith("c_proj") else 0.02)
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
     def new_cache(self, batch_size: int = 1) -> KVCache:
@@ -159,17 +166,18 @@ class GPT(nn.Module):
         Raises:
             GenerationError: the sequence is longer than block_size.
         """
-        T, past = ids.shape[1], cache.length if cache is not None else 0
-        if past + T > self.config.block_size:
-            raise GenerationError(f"{past + T} tokens do not fit: this model has {self.config.block_size} positions.")
-        positions = torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
+        positions = self._positions(ids, cache)
         hidden = self.drop(self.wte(ids) + self.wpe(positions))  # (B, T, C)
         for layer, block in enumerate(self.h):
             hidden = block(hidden, layer, cache)
         if cache is not None:
-            cache.length += T
+            cache.length += ids.shape[1]
         normalised: Tensor = self.ln_f(hidden)
         return normalised
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits (…, V) of the normalised output (…, C) of the last block."""
+        return F.linear(hidden, self.wte.weight)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Return logits (B, T, V) for ids (B, T) int64.
@@ -177,11 +185,11 @@ class GPT(nn.Module):
         Raises:
             GenerationError: the sequence is longer than block_size.
         """
-        return F.linear(self.hidden(ids, cache), self.wte.weight)
+        return self.logits(self.hidden(ids, cache))
 
     def next_logits(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Return the logits (B, V) float32 of the token after ids (B, T): the head sees the last position only."""
-        return F.linear(self.hidden(ids, cache)[:, -1], self.wte.weight).float()
+        return self.logits(self.hidden(ids, cache)[:, -1]).float()
 
     def read(self, ids: Tensor, cache: KVCache | None = None) -> tuple[Tensor, Tensor]:
         """Return the last block's normalised output (B, T, C) float32, and what `next_logits` returns.
@@ -190,14 +198,26 @@ class GPT(nn.Module):
             GenerationError: the sequence is longer than block_size.
         """
         hidden = self.hidden(ids, cache)
-        return hidden.float(), F.linear(hidden[:, -1], self.wte.weight).float()
+        return hidden.float(), self.logits(hidden[:, -1]).float()
 
-    def loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean cross-entropy, in nats a token, of targets (B, T) after ids (B, T)."""
-        return F.cross_entropy(self(ids).flatten(0, 1).float(), targets.flatten())
+    def loss(self, ids: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
+        """Return the mean cross-entropy, in nats a token, of targets (B, T) after ids (B, T); see head_loss."""
+        return head_loss(self.hidden(ids).flatten(0, 1), self.wte.weight, targets.flatten(), z_loss)
+
+    def _positions(self, ids: Tensor, cache: KVCache | None) -> Tensor:
+        """Return the numbers (T,) of the positions that ids (B, T) take.
+
+        Raises:
+            GenerationError: there are not so many.
+        """
+        T, past = ids.shape[1], cache.length if cache is not None else 0
+        if past + T > self.config.block_size:
+            raise GenerationError(f"{past + T} tokens do not fit: this model has {self.config.block_size} positions.")
+        return torch.arange(T, device=ids.device) if cache is None else cache.positions(T)
 
 
-def _table(rows: int, width: int) -> nn.Embedding:
+def token_table(rows: int, width: int) -> nn.Embedding:
+    """Return an embedding of `rows` vectors."""
     empty = torch.empty(rows, width)
     # On the meta device nothing is drawn; there the attempt imports a second's worth of Python.
     return nn.Embedding(rows, width, _weight=empty) if empty.is_meta else nn.Embedding(rows, width)

@@ -1,17 +1,81 @@
-"""How the weights are updated: parameter groups, AdamW, gradient clipping, learning rates as pure functions of step."""
+"""How the weights are updated: which optimizer has which parameters, what the configuration says at a step, clipping.
 
-import math
+The learning rate is in schedule.py and Muon in muon.py.
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gpt_model.config import TrainConfig
+from gpt_model.muon import Muon
+from gpt_model.schedule import learning_rate_at
+
+_BLOCK_MATRICES = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 
-def build_optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.AdamW:
+class Optimizer:
+    """AdamW for every trainable parameter, or Muon for the matrices inside the blocks and AdamW for the others."""
+
+    def __init__(self, model: nn.Module, train: TrainConfig) -> None:
+        trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        for_muon = _BLOCK_MATRICES if train.optimizer == "muon" else ()
+        hidden = {name: each for name, each in trained.items() if name.endswith(for_muon)}
+        others = [each for name, each in trained.items() if name not in hidden]
+        self._muon = Muon(hidden)
+        self._adamw = _build_adamw(others, train)
+        self._train, self._rate = train, 0.0
+
+    def apply(self, train: TrainConfig, step: int) -> float:
+        """Take what the configuration says for the update after `step` updates; return AdamW's learning rate."""
+        rate = learning_rate_at(step, train)
+        decaying, others = self._adamw.param_groups
+        decaying["lr"] = others["lr"] = rate
+        decaying["weight_decay"] = train.weight_decay
+        self._train, self._rate = train, rate
+        return rate
+
+    def step(self, skip: Tensor | None = None) -> None:
+        """Update the weights by their gradients.
+
+        Args:
+            skip: a scalar on the device, 1 to change nothing after all; it is read there and not waited for. Only where
+                AdamW has a fused kernel, as on CUDA.
+        """
+        train = self._train
+        muon_rate = train.muon_learning_rate * self._rate / train.learning_rate  # along the same schedule
+        self._muon.step(muon_rate, train.muon_momentum, train.weight_decay, skip)
+        if skip is not None:
+            # The fused kernel reads found_inf on the device and skips the update, as it does for a GradScaler.
+            self._adamw.found_inf = skip  # type: ignore[attr-defined]
+        self._adamw.step()
+
+    def zero_grad(self) -> None:
+        """Drop the gradients of all parameters."""
+        self._adamw.zero_grad(set_to_none=True)
+        self._muon.zero_grad()
+
+    def to_state(self) -> dict[str, Any]:
+        """Return the state for a checkpoint. Its tensors are those in use: they change with the next step."""
+        return {"adamw": self._adamw.state_dict(), "muon": self._muon.to_state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `to_state` returned."""
+        self._adamw.load_state_dict(state["adamw"])
+        self._muon.restore(state["muon"])
+
+
+def build_optimizers(model: nn.Module, train: TrainConfig) -> Optimizer:
+    """Return the optimizers that the configuration names, for a model's trainable parameters."""
+    return Optimizer(model, train)
+
+
+def _build_adamw(parameters: list[nn.Parameter], train: TrainConfig) -> torch.optim.AdamW:
     """Return AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), fused where this device has such a kernel."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() < 2]
+    matrices = [parameter for parameter in parameters if parameter.dim() >= 2]
+    vectors = [parameter for parameter in parameters if parameter.dim() < 2]
     groups = [
         {"params": matrices, "weight_decay": train.weight_decay},
         {"params": vectors, "weight_decay": 0.0},  # biases and norms: decay would only pull them off their task
@@ -23,40 +87,12 @@ def build_optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.AdamW:
         return torch.optim.AdamW(groups, lr=train.learning_rate, betas=betas)
 
 
-def apply_settings_at(optimizer: torch.optim.Optimizer, train: TrainConfig, step: int) -> float:
-    """Give the optimizer what the configuration says for the update after `step` updates; return the learning rate."""
-    learning_rate = learning_rate_at(step, train)
-    matrices, vectors = optimizer.param_groups
-    matrices["lr"] = vectors["lr"] = learning_rate
-    matrices["weight_decay"] = train.weight_decay
-    return learning_rate
-
-
 def clip_gradients(model: nn.Module, grad_clip: float) -> Tensor:
     """Scale the gradient down to the norm `grad_clip` (0: leave it) and return the norm it had, a scalar."""
-    return torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf)
-
-
-def learning_rate_at(step: int, train: TrainConfig) -> float:
-    """Return the learning rate of the update after `step` updates.
-
-    It rises linearly over the warm-up, then follows the schedule down to min_learning_rate: cosine (Loshchilov and
-    Hutter 2017, arXiv 1608.03983, without restarts), wsd (stable, then linear over the last decay_fraction of
-    max_steps; Hu et al. 2024, arXiv 2404.06395, section 4) or constant.
-    """
-    peak = train.learning_rate
-    low = peak / 10 if train.min_learning_rate is None else train.min_learning_rate
-    if step < train.warmup_steps:
-        return peak * (step + 1) / (train.warmup_steps + 1)
-    if train.schedule == "constant":
-        return peak
-    if train.schedule == "cosine":
-        share = _share(step, train.warmup_steps, train.max_steps)
-        return low + (peak - low) * 0.5 * (1 + math.cos(math.pi * share))
-    decay_from = max(train.warmup_steps, round(train.max_steps * (1 - train.decay_fraction)))
-    return peak + (low - peak) * _share(step, decay_from, train.max_steps)
-
-
-def _share(step: int, first: int, last: int) -> float:
-    """Return how much of the way from `first` to `last` is behind, from 0 to 1."""
-    return min(max((step - first) / max(last - first, 1), 0.0), 1.0)
+    gradients = [each.grad for each in model.parameters() if each.grad is not None]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if grad_clip:
+        share = (grad_clip / (norm + 1e-6)).clamp(max=1.0)
+        if share.device.type != "cpu" or share != 1:  # elsewhere, asking would wait for the device
+            torch._foreach_mul_(gradients, share)
+    return norm

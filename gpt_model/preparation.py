@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gpt_model.architectures import build_model
 from gpt_model.checkpoint import load_checkpoint, load_model_and_tokenizer
 from gpt_model.checkpoint_shelf import CheckpointShelf
 from gpt_model.config import ModelConfig, RunConfig
@@ -17,6 +18,8 @@ from gpt_model.corpus import find_documents
 from gpt_model.data import Progress, Shards, prepare_shards
 from gpt_model.device import choose_device
 from gpt_model.errors import ConfigError
+from gpt_model.initialisation import zero_residual_projections
+from gpt_model.lora import adapt, restore_adapters
 from gpt_model.model import GPT
 from gpt_model.recorder import Recorder
 from gpt_model.runs import Run
@@ -58,6 +61,10 @@ def prepare(run: Run, recorder: Recorder, on_progress: Progress) -> Prepared:
         loaded, tokenizer, state = saved
         model = _with_dropout(loaded, run.config.model.dropout)
         shards = _prepare_data(run.config, run.directory / "data", tokenizer, on_progress)
+    if settings.lora_rank:
+        adapt(model, settings.lora_rank, settings.lora_alpha)
+        if state is not None:
+            restore_adapters(model, state["adapters"])
     model = model.to(device).train()
     _tell_beginning(run, recorder, model, shards, state)
     return Prepared(model, shards, shelf, state)
@@ -82,7 +89,10 @@ def _prepare_model(config: RunConfig, data_directory: Path, on_progress: Progres
         if config.tokenizer == "checkpoint":
             raise ConfigError("tokenizer = checkpoint: needs init, the checkpoint that brings the tokenizer.")
         shards = _prepare_data(config, data_directory, config.tokenizer, on_progress)
-        return GPT(dataclasses.replace(config.model, vocab_size=shards.tokenizer.vocab_size)), shards
+        model = build_model(dataclasses.replace(config.model, vocab_size=shards.tokenizer.vocab_size))
+        if config.train.zero_init:
+            zero_residual_projections(model)
+        return model, shards
     on_progress(f"loading {config.init}", 0.0)
     loaded, tokenizer = load_checkpoint(config.init)
     if tokenizer is None:  # the run's own word counts only where the checkpoint has none
@@ -111,7 +121,7 @@ def _prepare_data(config: RunConfig, directory: Path, tokenizer: Tokenizer | str
 def _with_dropout(model: GPT, dropout: float) -> GPT:
     """Return a model with the same weights that can be trained, with this dropout."""
     with torch.device("meta"):  # no memory and no random numbers: the weights are the other model's
-        fresh = GPT(dataclasses.replace(model.config, dropout=dropout))
+        fresh = build_model(dataclasses.replace(model.config, dropout=dropout))
     weights: dict[str, Any] = model.state_dict()
     fresh.load_state_dict(weights, assign=True)
     return fresh.requires_grad_(True).train()
@@ -119,9 +129,12 @@ def _with_dropout(model: GPT, dropout: float) -> GPT:
 
 def _tell_beginning(run: Run, recorder: Recorder, model: GPT, shards: Shards, state: dict[str, Any] | None) -> None:
     where = environment(model.device)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    rank = run.config.train.lora_rank
+    adapters = f" and {trained / 1e6:.3g} M in adapters of rank {rank}, which alone are trained," if rank else ""
     threads = f", {where['threads']} threads" if model.device.type == "cpu" else ""
     what = (
-        f"{model.config.parameter_count / 1e6:.2f} M parameters on {where['device']}{threads}; "
+        f"{model.config.parameter_count / 1e6:.2f} M parameters{adapters} on {where['device']}{threads}; "
         f"{len(shards.train):,} tokens to train on, {len(shards.val):,} to validate on; "
         f"vocabulary {model.config.vocab_size:,} ({shards.tokenizer.name})"
     )

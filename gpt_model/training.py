@@ -18,6 +18,7 @@ from gpt_model.control import Control
 from gpt_model.data import Batches, evaluation_batches
 from gpt_model.errors import CheckpointError, ConfigError, DataError, GptError, RunError
 from gpt_model.generation import Engine, Request
+from gpt_model.lora import adapters_state, merged
 from gpt_model.mailbox import Acknowledgement, Command, apply_live_settings
 from gpt_model.pace import Pace
 from gpt_model.preparation import Prepared, environment, prepare
@@ -237,9 +238,10 @@ class _Training:
             "progress": self._progress.to_state(),
             "settings": to_table(self._settings),
             "updater": self._updater.to_state(),
+            "adapters": adapters_state(self._model),
             "environment": environment(self._model.device),
         }
-        self._shelf.save(step, self._model, self._tokenizer, state)
+        self._shelf.save(step, merged(self._model), self._tokenizer, state)
         self._saved_at = step
         is_best = self._progress.best_step == step
         if is_best:

@@ -3,22 +3,31 @@
 Ours are the names of `GPT`: `wte.weight`, `h.0.attn.c_attn.weight` …, every matrix (out, in) as nn.Linear has it.
 """
 
-import dataclasses
 import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpt_model.config import ModelConfig
 from gpt_model.errors import CheckpointError
+from gpt_model.pickled_shape import bare_name, shape_of
 
 Weights = dict[str, Tensor]
 _MATRIX = re.compile(r"h\.\d+\.(attn|mlp)\.c_\w+\.weight")
 _MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # buffers of old releases
+
+
+def to_file(config: ModelConfig, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Weights:
+    """Return weights as a checkpoint holds them: a GPT-2's as GPT2LMHeadModel does, a modern model's under our names.
+
+    The latter's matrices stay (out, in): transformers refuses their shapes, even when told to take them for a GPT-2's.
+    """
+    if config.arch == "gpt2":
+        return to_huggingface(weights, dtype)
+    return {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()}
 
 
 def to_huggingface(weights: Mapping[str, Tensor], dtype: torch.dtype) -> Weights:
@@ -43,7 +52,7 @@ def from_foreign(weights: Mapping[str, Tensor], path: Path) -> Weights:
     """
     named = {}
     for name, tensor in weights.items():
-        bare = name.removeprefix("_orig_mod.").removeprefix("module.").removeprefix("transformer.")
+        bare = bare_name(name)
         if not _MASK.fullmatch(bare):
             named[bare] = tensor
     head = named.pop("lm_head.weight", None)
@@ -59,8 +68,7 @@ def from_foreign(weights: Mapping[str, Tensor], path: Path) -> Weights:
 def read_pickled(file: Path, config: ModelConfig | None = None) -> tuple[ModelConfig, Weights]:
     """Return the shape and the weights in a pickled file: a bare state dict, or nanoGPT's checkpoint with `model_args`.
 
-    Only tensors and plain values are unpickled. A bare state dict does not say how many heads there are; every GPT-2
-    has heads of 64, so that is taken where it divides the width.
+    Only tensors and plain values are unpickled.
 
     Raises:
         CheckpointError: the file is damaged, contains code, or is no GPT-2.
@@ -83,22 +91,7 @@ def read_pickled(file: Path, config: ModelConfig | None = None) -> tuple[ModelCo
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(f"{file} holds no state dict of a GPT-2.")
     said = content.get("model_args")
-    return config or _shape_of(from_foreign(weights, file), said if isinstance(said, Mapping) else {}, file), weights
-
-
-def _shape_of(weights: Weights, said: Mapping[str, Any], file: Path) -> ModelConfig:
-    try:
-        vocab_size, n_embd = weights["wte.weight"].shape
-        block_size = weights["wpe.weight"].shape[0]
-        inner = weights["h.0.mlp.c_fc.weight"].shape[0]
-    except (KeyError, ValueError, IndexError) as error:
-        raise CheckpointError(f"{file} is not a GPT-2: it has no {error}.") from error
-    n_layer = 1 + max(int(name.split(".")[1]) for name in weights if re.match(r"h\.\d+\.", name))
-    n_head = said.get("n_head") or (n_embd // 64 if n_embd % 64 == 0 else 0)
-    if not n_head:
-        raise CheckpointError(
-            f"{file} does not say how many heads its width of {n_embd} is parted into. "
-            "Save it with nanoGPT's 'model_args', or as a Hugging Face directory."
-        )
-    shape = ModelConfig(n_layer, n_head, n_embd, block_size, vocab_size)
-    return shape if inner == 4 * n_embd else dataclasses.replace(shape, n_inner=inner)
+    if config is None:
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        config = shape_of(shapes, said if isinstance(said, Mapping) else {}, file)
+    return config, weights

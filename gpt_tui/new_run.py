@@ -7,17 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt_model.config import ModelConfig, RunConfig
+from gpt_model.config import ModelConfig, RunConfig, TrainConfig
 from gpt_model.config_values import apply_settings
 from gpt_model.corpus import find_documents
-from gpt_model.errors import CheckpointError, ConfigError, DataError
+from gpt_model.errors import ConfigError, DataError
 from gpt_model.huggingface_config import read_model_config
+from gpt_model.pickled_shape import read_pickled_shape
 from gpt_model.presets import load_preset
+from gpt_model.runs import Run
 from gpt_model.tokenizer import read_tokenizer, tokenizer_for_size, vocab_size_of
 from gpt_tui.checkpoint_names import resolve_checkpoint
 from gpt_tui.locations import Locations
 
-_SHAPE = ("n_layer", "n_head", "n_embd", "n_inner", "block_size", "vocab_size", "layer_norm_epsilon")
+_SHAPE = ("n_layer", "n_head", "n_embd", "n_inner", "block_size", "vocab_size", "layer_norm_epsilon", "arch",
+          "logit_softcap")  # fmt: skip
+_FINE_TUNING = TrainConfig(batch_size=16, sequence_length=128, learning_rate=1e-4)
+"""How a checkpoint is trained on when no preset says how: at a rate that does not undo what it has learned."""
+_LORA_LEARNING_RATE = 1e-3
+"""Adapters take ten times what the weights do (Schulman et al. 2025, "LoRA Without Regret")."""
 _CPU_FLOPS = 45e9
 """Useful operations a second of one core at training's matrices, for the estimate; measured on AVX2 servers."""
 _GPU_FLOPS = 40e12
@@ -44,7 +51,8 @@ def plan_run(
 ) -> RunPlan:
     """Return the configuration of a new run; nothing is written.
 
-    Without a preset the default fits the machine: gpt-micro on a CPU, gpt2 on a GPU.
+    Without a preset the default fits the machine: gpt-micro on a CPU, gpt2 on a GPU. A checkpoint to start from is
+    then trained with a small learning rate.
 
     Raises:
         ConfigError: an option is unknown, out of range, or contradicts the checkpoint to start from.
@@ -63,6 +71,7 @@ def plan_run(
     if init:
         checkpoint = resolve_checkpoint(init, locations)
         model = _shape_of(checkpoint.path)
+        train = train if preset else _FINE_TUNING
         asked, _ = apply_settings(model, train, sets)
         contradicting = [name for name in sets if name in _SHAPE and getattr(asked, name) != getattr(model, name)]
         own = read_tokenizer(checkpoint.path) or tokenizer_for_size(model.vocab_size)
@@ -79,6 +88,8 @@ def plan_run(
         spec = tokenizer or start.tokenizer
         model = dataclasses.replace(model, vocab_size=vocab_size_of(spec))
     model, train = apply_settings(model, train, sets)
+    if init and not preset and train.lora_rank and "learning_rate" not in sets:
+        train = dataclasses.replace(train, learning_rate=_LORA_LEARNING_RATE)
     if target_loss is not None:
         model, train = apply_settings(model, train, {"target_loss": str(target_loss)})
     if train.sequence_length and train.sequence_length > model.block_size:
@@ -90,8 +101,11 @@ def plan_run(
         find_documents(absolute)  # missing and empty files are told now, not by a worker later
     except (OSError, RuntimeError) as error:  # somebody else's directory, a name too long, an unknown ~user
         raise DataError(f"The texts cannot be looked up: {str(error).rstrip('.')}.") from error
-    path = str(checkpoint.path) if checkpoint else None
-    config = RunConfig(model, train, absolute, spec, path, None if init else chosen)
+    path = checkpoint.path.resolve() if checkpoint else None  # what `last` links to now, not what it will link to
+    config = RunConfig(
+        model, train, absolute, spec, init=str(path) if path else None, parent=_parent_of(path) if path else None,
+        preset=None if init else chosen,
+    )  # fmt: skip
     if not (preset or init):
         why = "there is a GPU" if has_gpu else "there is no GPU"
         notes.append(f"Preset {chosen}, because {why}: {model.parameter_count / 1e6:.3g} M parameters, {spec}.")
@@ -112,9 +126,16 @@ def check_texts(config: RunConfig) -> None:
 
 
 def _shape_of(checkpoint: Path) -> ModelConfig:
-    if checkpoint.is_file():  # its shape is in its weights, and reading them takes torch
-        raise CheckpointError(f"{checkpoint} is a file of weights. Import it first: gpt-tui models import FILE NAME.")
-    return read_model_config(checkpoint)
+    return read_pickled_shape(checkpoint) if checkpoint.is_file() else read_model_config(checkpoint)
+
+
+def _parent_of(checkpoint: Path) -> str | None:
+    """Return the run and step of a checkpoint, as in shakespeare:1000; None when it is of no run."""
+    directory = checkpoint.parent.parent
+    if checkpoint.parent.name != "checkpoints" or not (directory / "config.toml").is_file():
+        return None
+    run = Run.at(directory)
+    return next((f"{run.name}:{each.step}" for each in run.checkpoints() if each.path.samefile(checkpoint)), None)
 
 
 def _has_gpu() -> bool:

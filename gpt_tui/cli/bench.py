@@ -1,4 +1,4 @@
-"""gpt-tui bench: how fast a model generates here, beside what this machine can do."""
+"""gpt-tui bench: how fast a model generates here, beside what this machine can do. Training is in bench_train.py."""
 
 import statistics
 import subprocess
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt_tui.checkpoint_names import ResolvedCheckpoint, resolve_checkpoint
+from gpt_tui.cli.bench_train import train
 from gpt_tui.cli.json_text import to_json
 from gpt_tui.cli.options import complete_chain, complete_checkpoint, compute_options, json_option
 from gpt_tui.cli.table import format_bytes, format_fields, format_table
@@ -49,7 +50,10 @@ def _prompt_tokens(default: int) -> Callable[..., Any]:
 
 @click.group()
 def bench() -> None:
-    """Measure generation on this machine, beside the limits of its memory and its cores."""
+    """Measure generation and training on this machine, beside the limits of its memory and its cores."""
+
+
+bench.add_command(train)
 
 
 @bench.command()

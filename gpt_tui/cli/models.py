@@ -10,6 +10,7 @@ import click
 from gpt_model.config import ModelConfig
 from gpt_model.errors import CheckpointError, ConfigError, TokenizerError
 from gpt_model.huggingface_config import read_model_config
+from gpt_model.pickled_shape import read_pickled_shape
 from gpt_model.tokenizer import read_tokenizer, tokenizer_for_size
 from gpt_tui.checkpoint_names import ResolvedCheckpoint, list_checkpoints, resolve_checkpoint
 from gpt_tui.cli.json_text import to_json
@@ -36,7 +37,7 @@ def list_(as_json: bool) -> None:
     rows = [
         [
             each["name"], each["error"] or f"{each['parameters'] / 1e6:.2f} M",
-            "" if each["error"] else f"{each['n_layer']}×{each['n_head']}×{each['n_embd']}",
+            "" if each["error"] else _shape(each),
             "" if each["error"] else f"{each['block_size']:,}", each["tokenizer"] or "–", format_bytes(each["bytes"]),
             format_age(time.time() - each["saved_at"]),
         ]
@@ -59,6 +60,7 @@ def show(checkpoint: str, as_json: bool) -> None:
         click.echo(to_json(described, indent=2))
         return
     del described["error"]
+    described["arch"] = name_architecture(described["arch"])
     described["saved_at"] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(described["saved_at"]))
     described["parameters"] = f"{described['parameters']:,}"
     described["bytes"] = f"{described['bytes']:,}"
@@ -105,19 +107,22 @@ def import_(source: str, name: str, tokenizer: str | None) -> None:
 @checkpoint_argument
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option(
-    "--format", "form", type=click.Choice(["huggingface", "pth"]), default="huggingface", show_default=True,
-    help="A directory that transformers opens, or one file of weights as nanoGPT has it.",
+    "--format", "form", type=click.Choice(["huggingface", "pth", "gpt-tui"]), default="huggingface", show_default=True,
+    help="A directory that transformers opens, one file of weights as nanoGPT has it, or a directory for gpt-tui: the "
+    "only one for a modern model, and for a GPT-2 the same as huggingface.",
 )  # fmt: skip
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 def export(checkpoint: str, destination: Path, form: str, dtype: str) -> None:
     """Write CHECKPOINT to DESTINATION for other programs; training state stays behind."""
     if form == "pth" and dtype != "float32":
-        raise click.UsageError("A .pth is written in float32. For float16: --format huggingface.")
+        raise click.UsageError("A .pth is written in float32. For float16: --format huggingface or gpt-tui.")
     chosen = resolve_checkpoint(checkpoint, find_locations())
     import torch
 
-    from gpt_model.checkpoint import export_pth, load_checkpoint, save_checkpoint
+    from gpt_model.checkpoint import export_pth, load_checkpoint, read_config, require_gpt2, save_checkpoint
 
+    if form != "gpt-tui":
+        require_gpt2(read_config(chosen.path), {"huggingface": "transformers", "pth": "nanoGPT"}[form])
     model, tokenizer = load_checkpoint(chosen.path)
     if form == "pth":
         export_pth(destination, model)
@@ -126,13 +131,23 @@ def export(checkpoint: str, destination: Path, form: str, dtype: str) -> None:
     click.echo(destination)
 
 
+def name_architecture(arch: str) -> str:
+    """Return what to show for ModelConfig.arch."""
+    return "GPT-2" if arch == "gpt2" else f"{arch} (not GPT-2)"
+
+
+def _shape(described: dict[str, Any]) -> str:
+    shape = f"{described['n_layer']}×{described['n_head']}×{described['n_embd']}"
+    return shape if described["arch"] == "gpt2" else f"{shape} {described['arch']}"
+
+
 def _describe(checkpoint: ResolvedCheckpoint) -> dict[str, Any]:
     """Return what a checkpoint's directory says of itself; `error` is None, or why that cannot be read."""
     path = checkpoint.path
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()]
     shape, tokenizer, error = None, None, None
     try:
-        shape = read_model_config(path)
+        shape = read_pickled_shape(path) if path.is_file() else read_model_config(path)
         chosen = read_tokenizer(path) or tokenizer_for_size(shape.vocab_size)
         tokenizer = chosen.name if chosen else None
     except (CheckpointError, ConfigError, TokenizerError) as broken:
@@ -141,6 +156,7 @@ def _describe(checkpoint: ResolvedCheckpoint) -> dict[str, Any]:
     return {
         "name": checkpoint.label,
         "path": str(path),
+        "arch": shape.arch if shape else None,
         "parameters": shape.parameter_count if shape else None,
         **{name: getattr(shape, name) if isinstance(shape, ModelConfig) else None for name in names},
         "tokenizer": tokenizer,

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from gpt_model.config import RunConfig
 from gpt_model.errors import RunError
 from gpt_model.runs import ALIVE, Run, Status, list_runs
 from gpt_tui.cli.follow import Follower, describe, follow_running, launch_and_follow, tell_end
 from gpt_tui.cli.json_text import to_json
+from gpt_tui.cli.models import name_architecture
 from gpt_tui.cli.options import complete_run, json_option, run_argument
 from gpt_tui.cli.table import format_age, format_bytes, format_duration, format_fields, format_loss, format_table
 from gpt_tui.locations import find_locations
@@ -67,7 +69,7 @@ def show(run_name: str, as_json: bool) -> None:
         ("model", f"{config.model.parameter_count / 1e6:.2f} M parameters, {_shape(run)}"),
         ("preset", config.preset or "–"),
         ("tokenizer", config.tokenizer),
-        ("starts from", config.init or "–"),
+        ("starts from", _origin(config)),
         ("text", ", ".join(config.files) or "the documentation that comes with Python"),
         ("directory", str(run.directory)),
         ("worker", f"pid {status.pid}" if status.pid and status.state in ALIVE else "–"),
@@ -187,4 +189,10 @@ def _to_dict(run: Run, status: Status) -> dict[str, Any]:
 
 def _shape(run: Run) -> str:
     model = run.config.model
-    return f"{model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, context {model.block_size}"
+    shape = f"{model.n_layer} layers, {model.n_head} heads, width {model.n_embd}, context {model.block_size}"
+    return shape if model.arch == "gpt2" else f"{shape}, {name_architecture(model.arch)}"
+
+
+def _origin(config: RunConfig) -> str:
+    origin = f"{config.parent} ({config.init})" if config.parent else config.init or "–"
+    return f"{origin}, with adapters of rank {config.train.lora_rank}" if config.train.lora_rank else origin

@@ -45,12 +45,14 @@ def ids_of(events: Iterator[Token | Finished]) -> list[tuple[int, int]]:
     return [(event.sample, event.id) for event in events if isinstance(event, Token)]
 
 
-@pytest.fixture
-def long_model() -> GPT:
+@pytest.fixture(params=["gpt2", "modern"])
+def long_model(request: pytest.FixtureRequest) -> GPT:
+    from gpt_model.architectures import build_model
     from gpt_model.config import ModelConfig
 
     torch.manual_seed(0)
-    return GPT(ModelConfig(vocab_size=256, block_size=300, n_layer=2, n_head=3, n_embd=24)).eval()
+    shape = ModelConfig(vocab_size=256, block_size=300, n_layer=2, n_head=3, n_embd=24, arch=request.param)
+    return build_model(shape).eval()
 
 
 @torch.inference_mode()

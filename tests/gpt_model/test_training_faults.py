@@ -27,8 +27,8 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
     poisoned: set[int] = set()
     loss, calls = GPT.loss, iter(range(10_000))
 
-    def poisoned_loss(self: GPT, ids: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return loss(self, ids, targets) * (math.nan if next(calls) in poisoned else 1.0)
+    def poisoned_loss(self: GPT, *batch: Any) -> torch.Tensor:
+        return loss(self, *batch) * (math.nan if next(calls) in poisoned else 1.0)
 
     monkeypatch.setattr(GPT, "loss", poisoned_loss)
     return poisoned

@@ -1,12 +1,15 @@
 """From what a person says to a run's configuration."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gpt_model.config import ModelConfig, RunConfig
 from gpt_model.errors import CheckpointError, ConfigError, DataError, TokenizerError
+from gpt_model.runs import Run
 from gpt_tui import new_run
 from gpt_tui.locations import Locations, find_locations
 from gpt_tui.new_run import RunPlan, check_texts, plan_run
@@ -181,3 +184,48 @@ def test_a_start_from_a_checkpoint_without_tokenizer_needs_one_named(places: Loc
         plan(places, init="origin")
     config = plan(places, init="origin", tokenizer="bytes").config
     assert (config.tokenizer, config.model.vocab_size) == ("bytes", 1000)
+
+
+def test_a_checkpoint_is_trained_on_slowly_unless_a_preset_or_the_person_says_how(
+    places: Locations, origin: Path
+) -> None:
+    config = plan(places, init="origin").config
+    assert (config.train.learning_rate, config.train.zero_init, config.train.optimizer) == (1e-4, False, "adamw")
+    adapted = plan(places, init="origin", sets={"lora_rank": "4"}).config.train
+    assert (adapted.learning_rate, adapted.lora_rank) == (1e-3, 4)
+    assert (
+        plan(places, init="origin", sets={"lora_rank": "4", "learning_rate": "0.01"}).config.train.learning_rate == 0.01
+    )
+    preset = plan(places, init="origin", preset="gpt-micro").config.train
+    assert preset.learning_rate == plan(places, preset="gpt-micro").config.train.learning_rate
+    with pytest.raises(ConfigError, match="adapters need trained weights"):
+        plan(places, sets={"lora_rank": "4"})
+
+
+def test_a_start_from_a_run_records_the_run_and_the_step_that_it_is_of(places: Locations, origin: Path) -> None:
+    run = Run.create(places.runs, plan(places).config, "parent")
+    for step in (10, 20):
+        shutil.copytree(origin, run.directory / "checkpoints" / f"step-{step:08d}")
+    link = run.directory / "checkpoints" / "last"
+    link.symlink_to("step-00000020")
+    saved = run.directory / "checkpoints"
+    for init, step in (("parent:10", 10), ("parent", 20), (str(link), 20), (str(saved / "step-00000010"), 10)):
+        config = plan(places, init=init).config
+        assert config.parent == f"parent:{step}"
+        assert config.init == str(saved.resolve() / f"step-{step:08d}")  # whatever `last` is when the worker starts
+    assert plan(places, init="origin").config.parent is None
+    assert RunConfig.read(Run.create(places.runs, config, "child").directory / "config.toml").parent == "parent:10"
+
+
+def test_a_start_from_a_file_of_weights_has_the_shape_of_the_weights(places: Locations) -> None:
+    import torch
+
+    weights = {"wte.weight": torch.zeros(257, 16), "wpe.weight": torch.zeros(24, 16)}
+    weights["h.0.mlp.c_fc.bias"] = torch.zeros(64)
+    torch.save({"model": weights, "model_args": {"n_head": 4}}, "weights.pth")
+    config = plan(places, init="weights.pth").config
+    assert config.model == ModelConfig(n_layer=1, n_head=4, n_embd=16, block_size=24, vocab_size=257)
+    assert (config.init, config.tokenizer) == (str(Path("weights.pth").resolve()), "checkpoint")
+    Path("weights.pth").write_text("no weights")
+    with pytest.raises(CheckpointError, match="no file of weights"):
+        plan(places, init="weights.pth")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from command_lines import Cli
 
-from gpt_model import benchmark
+from gpt_model import benchmark, presets, step_benchmark
 from gpt_model.checkpoint import save_checkpoint
-from gpt_model.config import ModelConfig
+from gpt_model.config import ModelConfig, TrainConfig
 from gpt_model.model import GPT
 
 
@@ -63,6 +63,44 @@ def test_load_starts_processes_of_their_own(cli: Cli, tiny: str) -> None:
     told = json.loads(cli("bench", "load", "-m", tiny, "--rounds", "1", "--json").out)
     assert told["first_token_seconds"] > 0
     assert told["torch_seconds"] > 0
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> ModelConfig:
+    """The only preset: a model that trains in no time."""
+    config = ModelConfig(1, 2, 16, block_size=8, vocab_size=31)
+    preset = presets.Preset("small", "bytes", config, TrainConfig(batch_size=4, sequence_length=6))
+    monkeypatch.setattr(presets, "PRESETS", {"few": preset})
+    monkeypatch.setattr(step_benchmark, "_SQUARE", 64)
+    return config
+
+
+def test_train_keeps_its_interface(cli: Cli, few: ModelConfig) -> None:
+    outcome = cli("bench", "train", "--preset", "few", "--steps", 3, "--device", "cpu", "--threads", 1, "--json")
+    assert outcome.code == 0, outcome.err
+    told = json.loads(outcome.out)
+    assert (told["preset"], told["precision"], told["threads"]) == ("few", "float32", 1)
+    assert told["tokens_per_second"] == pytest.approx(24 / told["step_seconds"])
+    operations = step_benchmark.step_operations(few, 4, 6)
+    assert told["matmul_fraction"] == pytest.approx(operations / told["step_seconds"] / told["matmul_flops_per_second"])
+    assert told["peak_rss_bytes"] > 2**20
+
+
+@pytest.mark.usefixtures("few")
+def test_train_reads_well_and_refuses_a_preset_that_is_none(cli: Cli) -> None:
+    read = cli("bench", "train", "--preset", "few", "--steps", 1, "--device", "cpu", "--precision", "bfloat16").out
+    assert "4 × 6 tokens a step" in read
+    assert "bfloat16" in read
+    outcome = cli("bench", "train", "--preset", "fez")
+    assert outcome.code == 2
+    assert "Did you mean 'few'?" in outcome.err
+
+
+def test_a_steps_operations_are_six_for_a_weight_and_token_and_those_of_attention() -> None:
+    config, tokens = ModelConfig(3, 2, 16, block_size=8, vocab_size=31), 4 * 6
+    weights = 3 * (16 * 48 + 16 * 16 + 2 * 16 * 64) + 31 * 16
+    seen = 3 * 16 * 6 / 2  # of each layer's 6 positions, half
+    assert step_benchmark.step_operations(config, 4, 6) == 6 * tokens * (weights + 2 * seen)
 
 
 def test_eval_tells_the_price_of_every_precision(cli: Cli, tiny: str) -> None:
