@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import statistics
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +102,8 @@ def main() -> None:
             contender.advance(turn / TURNS)
             if turn % (TURNS // EVALUATIONS) == 0:
                 contender.evaluate(validation)
+                step, loss = contender.curve[-1]
+                print(f"{contender.name}, step {step:,}: validation loss {loss:.4f}", file=sys.stderr)
     tell(plain, ours)
     if options.json:
         options.json.write_text(json.dumps([to_record(each) for each in (plain, ours)], indent=1) + "\n")

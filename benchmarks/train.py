@@ -3,7 +3,7 @@
 The plain step is eager torch in float32: all logits, F.cross_entropy, clip_grad_norm_, AdamW that is not fused. Peak
 memory is that of processes that make nothing but two steps of one kind.
 
-python benchmarks/train.py [--preset gpt-micro] [--rounds 20] [--threads 0]
+python benchmarks/train.py [--preset gpt-micro] [--batch-size N] [--rounds 20] [--threads 0]
 """
 
 import argparse
@@ -29,6 +29,7 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="gpt-micro")
+    parser.add_argument("--batch-size", type=int)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--memory-of", choices=KINDS, help=argparse.SUPPRESS)
@@ -36,9 +37,10 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     preset = load_preset(options.preset)
-    preset = dataclasses.replace(
-        preset, train=dataclasses.replace(preset.train, device="cpu", warmup_steps=0, optimizer="adamw", ema_decay=0.0)
-    )
+    fair = {"device": "cpu", "warmup_steps": 0, "optimizer": "adamw", "ema_decay": 0.0}  # what the plain step has too
+    if options.batch_size:
+        fair["batch_size"] = options.batch_size
+    preset = dataclasses.replace(preset, train=dataclasses.replace(preset.train, **fair))  # type: ignore[arg-type]
     if options.memory_of:
         step = stepper(preset, options.memory_of)
         for turn in range(2):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from gpt_model.errors import CheckpointError
 from gpt_model.model import GPT
 from gpt_model.runs import Run
 from gpt_model.tokenizer import Tokenizer
+
+_ASIDE = "left-"
+"""Begins the names of checkpoints whose steps were given up when the run went back."""
 
 
 class CheckpointShelf:
@@ -42,17 +46,52 @@ class CheckpointShelf:
         self._link("best", self._directory / f"step-{step:08d}")
 
     def prune(self, keep: int) -> None:
-        """Delete all but the newest `keep` checkpoints and the best one; 0 keeps all."""
-        if keep:
-            for saved in self._run.checkpoints()[:-keep]:
-                if not saved.is_best:
-                    # Renamed first: a deletion that is cut short leaves no checkpoint that only looks whole.
-                    gone = saved.path.with_name(f".gone-{saved.path.name}")
-                    with contextlib.suppress(OSError):
-                        saved.path.rename(gone)
-                        shutil.rmtree(gone)
+        """Delete all but the newest `keep` checkpoints and the best one, and what was set aside; 0 keeps all.
 
-    def load_newest(self, on_damage: Callable[[str], None]) -> tuple[GPT, Tokenizer, dict[str, Any]] | None:
+        What was set aside stays until training has come as far again.
+        """
+        if not keep:
+            return
+        saved = self._run.checkpoints()
+        for each in saved[:-keep]:
+            if not each.is_best:
+                self._delete(each.path)
+        for path in self._directory.glob(f"{_ASIDE}*"):
+            step = path.name.removeprefix(_ASIDE).partition("-")[0]
+            if step.isdecimal() and saved and int(step) <= saved[-1].step:
+                self._delete(path)
+
+    def set_aside_after(self, step: int) -> None:
+        """Put the checkpoints of later steps where no resume takes them up.
+
+        The highest first: killed in between, a run goes on from a checkpoint that was to be left, and loses nothing.
+        """
+        for saved in reversed(self._run.checkpoints()):
+            if saved.step > step:
+                with contextlib.suppress(OSError):
+                    saved.path.rename(saved.path.with_name(f"{_ASIDE}{saved.step:08d}-{time.time_ns()}"))
+        self.repair_links(None)
+
+    def repair_links(self, best_step: int | None) -> None:
+        """Have `last` name the newest checkpoint, and `best` that of `best_step`, or none that is gone."""
+        saved = self._run.checkpoints()
+        if saved:
+            self._link("last", saved[-1].path)
+        if any(each.step == best_step and not each.is_best for each in saved):
+            self.mark_best(best_step or 0)
+        for name in ("best", "last"):
+            link = self._directory / name
+            if link.is_symlink() and not link.exists():
+                link.unlink(missing_ok=True)
+
+    def _delete(self, path: Path) -> None:
+        # Renamed first: a deletion that is cut short leaves no checkpoint that only looks whole.
+        gone = path.with_name(f".gone-{path.name}")
+        with contextlib.suppress(OSError):
+            path.rename(gone)
+            shutil.rmtree(gone)
+
+    def load_newest(self, on_damage: Callable[[str], object]) -> tuple[GPT, Tokenizer, dict[str, Any]] | None:
         """Return the newest checkpoint that is whole, with its training state; None when there was never one.
 
         A damaged one is set aside under another name and told to `on_damage`.

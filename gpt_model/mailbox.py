@@ -24,6 +24,8 @@ COMMANDS: Mapping[str, str] = {
     "stop": "save a checkpoint and leave",
     "checkpoint": "save a checkpoint now",
     "sample": "write a sample now",
+    "evaluate": "measure the validation loss now",
+    "rewind": "go back to a checkpoint and train on from there",
     "set": "change settings from the next step on",
 }
 
@@ -111,13 +113,17 @@ def check_command(command: str, arguments: Mapping[str, Any], train: TrainConfig
     """Refuse what no worker could carry out.
 
     Raises:
-        RunError: there is no such command, or it takes no arguments.
+        RunError: there is no such command, or it does not take these arguments.
         ConfigError: `set` names something that cannot be set while running, or a value it cannot have.
     """
     if command not in COMMANDS:
         raise RunError(f"There is no command '{command}' for a run.{did_you_mean(command, COMMANDS)}")
     if command == "set":
         apply_live_settings(train, arguments)
+    elif command == "rewind" and arguments.keys() <= {"step"}:
+        step = arguments.get("step")
+        if step is not None and not (isinstance(step, int) and step >= 0):
+            raise RunError(f"A run goes back to a step, a whole number; '{step}' is none.")
     elif arguments:
         raise RunError(f"The command '{command}' takes no arguments.")
 

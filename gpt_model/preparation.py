@@ -4,6 +4,7 @@ And, when the run has been trained before, its newest whole checkpoint and wheth
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from gpt_model.config import ModelConfig, RunConfig
 from gpt_model.corpus import find_documents
 from gpt_model.data import Progress, Shards, prepare_shards
 from gpt_model.device import choose_device
+from gpt_model.edits import Edit, find_edits
 from gpt_model.errors import ConfigError
 from gpt_model.initialisation import zero_residual_projections
 from gpt_model.lora import adapt, restore_adapters
@@ -36,6 +38,8 @@ class Prepared:
     shelf: CheckpointShelf
     state: dict[str, Any] | None
     """What the checkpoint that training goes on from holds beside the weights; None for a new run."""
+    edits: Sequence[Edit] = ()
+    """What was set after that checkpoint, and is to be set again at the same steps."""
 
 
 def prepare(run: Run, recorder: Recorder, on_progress: Progress) -> Prepared:
@@ -66,8 +70,12 @@ def prepare(run: Run, recorder: Recorder, on_progress: Progress) -> Prepared:
         if state is not None:
             restore_adapters(model, state["adapters"])
     model = model.to(device).train()
-    _tell_beginning(run, recorder, model, shards, state)
-    return Prepared(model, shards, shelf, state)
+    if state is not None:
+        shelf.repair_links(state["progress"]["best_step"])
+    step, since = (0, 0) if state is None else (int(state["progress"]["step"]), int(state["events"]))
+    edits = [edit for edit in find_edits(run.read_events(since)[0]) if edit.step >= step]
+    _tell_beginning(run, recorder, model, shards, state, edits)
+    return Prepared(model, shards, shelf, state, edits)
 
 
 def environment(device: torch.device) -> dict[str, str]:
@@ -127,7 +135,9 @@ def _with_dropout(model: GPT, dropout: float) -> GPT:
     return fresh.requires_grad_(True).train()
 
 
-def _tell_beginning(run: Run, recorder: Recorder, model: GPT, shards: Shards, state: dict[str, Any] | None) -> None:
+def _tell_beginning(
+    run: Run, recorder: Recorder, model: GPT, shards: Shards, state: dict[str, Any] | None, edits: Sequence[Edit]
+) -> None:
     where = environment(model.device)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     rank = run.config.train.lora_rank
@@ -152,14 +162,9 @@ def _tell_beginning(run: Run, recorder: Recorder, model: GPT, shards: Shards, st
         changes.append("a GPU adds in no fixed order")
     exactness = f"not bit for bit ({', '.join(changes)})" if changes else "bit for bit"
     recorder.event("resume", f"Training goes on from step {step:,}, {exactness}: {what}.")
-    lost = [event for event in run.read_events()[0] if _is_lost_edit(event, step, run.checkpoints()[-1].saved_at)]
-    if lost:
-        told = "; ".join(f"{event['message'].rstrip('.')} at step {event['step']:,}" for event in lost)
-        recorder.event("edit", f"Set after that checkpoint, so no longer in effect: {told}.")
-
-
-def _is_lost_edit(event: dict[str, Any], step: int, saved_at: float) -> bool:
-    return event["kind"] == "edit" and "settings" in event and event["step"] >= step and event["time"] > saved_at
+    if edits:
+        told = "; ".join(f"{', '.join(edit.settings)} at step {edit.step:,}" for edit in edits)
+        recorder.event("resume", f"Set after that checkpoint, and to be set again: {told}.")
 
 
 def _require_same_shape(config: RunConfig, found: ModelConfig) -> None:

@@ -32,7 +32,7 @@ PRESETS: Mapping[str, Preset] = types.MappingProxyType({
         "0.8 M, bytes: learns to spell and rhyme in a minute or two on two CPU cores",
         "bytes",
         _MICRO,
-        dataclasses.replace(_MUON, batch_size=16, max_steps=1400),
+        dataclasses.replace(_MUON, batch_size=16, max_steps=1300),
     ),
     "gpt-micro-plain": Preset(
         "gpt-micro as nanoGPT trains it, to compare with",

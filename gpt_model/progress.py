@@ -20,8 +20,6 @@ class Progress:
     """The step of the latest evaluation, so that a resumed run neither repeats nor misses one."""
     sampled_at: int = -1
     elapsed_seconds: float = 0.0
-    not_finite: int = 0
-    """Steps in a row whose loss or gradient was not finite."""
 
     def to_state(self) -> dict[str, Any]:
         """Return plain values for a checkpoint."""

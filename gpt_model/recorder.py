@@ -47,15 +47,22 @@ class Recorder:
         """Append a line to metrics.jsonl."""
         self._append("metrics", {**values, "time": time.time()})
 
-    def event(self, kind: str, message: str, **details: Any) -> None:
-        """Append a line to events.jsonl: what happened, at the current step."""
-        self._append(
+    def event(self, kind: str, message: str, **details: Any) -> bool:
+        """Append a line to events.jsonl: what happened, at the current step. Return whether it was written."""
+        return self._append(
             "events", {"time": time.time(), "step": self.current.step, "kind": kind, "message": message, **details}
         )
 
     def sample(self, prompt: str, text: str) -> None:
         """Append a line to samples.jsonl."""
         self._append("samples", {"time": time.time(), "step": self.current.step, "prompt": prompt, "text": text})
+
+    def position(self, name: str) -> int:
+        """Return how many bytes a journal has: what is appended from here on begins there."""
+        try:
+            return (self._run.directory / f"{name}.jsonl").stat().st_size
+        except OSError:
+            return 0
 
     def close(self) -> None:
         """Close the journals."""
@@ -70,16 +77,18 @@ class Recorder:
     ) -> None:
         self.close()
 
-    def _append(self, name: str, record: dict[str, Any]) -> None:
+    def _append(self, name: str, record: dict[str, Any]) -> bool:
         try:
             if name not in self._journals:
                 self._journals[name] = Journal(self._run.directory / f"{name}.jsonl")
             self._journals[name].append(record)
+            return True
         except OSError as error:
             # Reopened at the next line, which then ends the torn one first.
             if name in self._journals:
                 self._journals.pop(name).close()
             self._complain(f"{name}.jsonl", error)
+            return False
 
     def _complain(self, name: str, error: OSError) -> None:
         if not self._complained:

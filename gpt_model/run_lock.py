@@ -40,7 +40,10 @@ class RunLock:
                 lock.sign(os.getpid())
                 return lock
         os.close(number)
-        raise RunError(f"The run '{directory.name}' is running already, as {read_owner(path)}.")
+        raise RunError(
+            f"The run '{directory.name}' is running already, as {read_owner(path)}. "
+            f"To follow it instead: gpt-tui runs watch {directory.name}"
+        )
 
     @classmethod
     def inherit(cls, number: int) -> "RunLock":

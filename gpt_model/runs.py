@@ -149,10 +149,21 @@ class Run:
             # Between the two looks the worker may have written its last word and left; its last word counts.
             status = self._read_status()
             if status.state in ALIVE and not self.is_locked():
-                reached = f" at step {status.step:,}" if status.step else ""
-                message = f"The worker died without a word{reached}. Resume the run to go on from its last checkpoint."
+                message = self._obituary(status)
                 return dataclasses.replace(status, state="lost", message=message, eta_seconds=None)
         return status
+
+    def _obituary(self, status: Status) -> str:
+        """Return what is known of a worker that died without a word."""
+        heard = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status.updated_at or 0))
+        when = f", last heard of at {heard}" if status.updated_at else ""
+        doing = f" while {status.phase}" if status.phase else ""
+        reached = f" at step {status.step:,}" if status.step else ""
+        saved = self.checkpoints()
+        lost = status.step - (saved[-1].step if saved else 0)
+        gone = f" {lost:,} steps since the last checkpoint are lost." if lost > 0 else ""
+        how = "Resume the run to go on from its last checkpoint." if saved else "Resume the run to begin it again."
+        return f"The worker died without a word{reached}{doing}{when}.{gone} {how}"
 
     def is_locked(self) -> bool:
         """Return whether a worker is alive on this run."""

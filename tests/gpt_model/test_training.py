@@ -3,15 +3,15 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from interference import send_at
 from run_facts import kinds, steps_of, weights_hash
 
 from gpt_model import training
 from gpt_model.checkpoint import load_checkpoint, load_training_state
-from gpt_model.config import ModelConfig, TrainConfig
+from gpt_model.config import ModelConfig
 from gpt_model.errors import ConfigError
 from gpt_model.mailbox import Mailbox
 from gpt_model.pace import Pace
@@ -23,20 +23,6 @@ pytest_plugins = ["tiny_runs"]
 
 MakeRun = Callable[..., Run]
 TrainHere = Callable[..., Status]
-
-
-def send_at(monkeypatch: pytest.MonkeyPatch, run: Run, step: int, *commands: tuple[str, dict[str, Any]]) -> None:
-    """Have somebody send commands while the update after `step` updates is made."""
-    monkeypatch.setattr("gpt_model.control.POLL_SECONDS", 0.0)
-    update = Updater.update
-
-    def update_and_send(self: Updater, batch: Any, at: int, settings: TrainConfig) -> Any:
-        if at == step:
-            for name, arguments in commands:
-                run.send(name, **arguments)
-        return update(self, batch, at, settings)
-
-    monkeypatch.setattr(Updater, "update", update_and_send)
 
 
 def test_a_run_learns_and_tells_everything(make_run: MakeRun, train_here: TrainHere) -> None:
@@ -115,30 +101,6 @@ def test_live_edits_hold_through_a_resume(
     assert run.config.train.learning_rate == 0.01  # the configuration is frozen
 
 
-def test_an_edit_after_the_last_checkpoint_is_named_when_it_is_lost(
-    make_run: MakeRun, train_here: TrainHere, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = make_run(checkpoint_interval=5)
-
-    class Killed(BaseException):
-        pass
-
-    def kill(self: Updater, batch: Any, step: int, settings: TrainConfig) -> Any:
-        if step == 8:
-            raise Killed
-        return update(self, batch, step, settings)
-
-    with monkeypatch.context() as patch:
-        send_at(patch, run, 6, ("set", {"target_loss": 0.001}))
-        update = Updater.update
-        patch.setattr(Updater, "update", kill)
-        with pytest.raises(Killed):
-            train_here(run)
-    assert train_here(run).step == 20
-    messages = [event["message"] for event in run.read_events()[0] if event["kind"] == "edit"]
-    assert messages[-1] == ("Set after that checkpoint, so no longer in effect: target_loss None → 0.001 at step 7.")
-
-
 def test_pause_waits_obeys_and_goes_on(
     make_run: MakeRun, train_here: TrainHere, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +127,7 @@ def test_pause_waits_obeys_and_goes_on(
         for path in sorted((run.directory / "commands").glob("*.ack.json"))
     ]
     assert [answer.message for answer in answers if answer] == [
-        "Done at step 3.", "Done at step 3.", "Done at step 3.", "Nothing to do at step 3.", "Done at step 3.",
+        "Done at step 3.", "Done at step 3.", "Done at step 3.", "Paused already, at step 3.", "Done at step 3.",
     ]  # fmt: skip
 
 

@@ -48,14 +48,13 @@ def test_a_loss_that_is_not_a_number_is_skipped_and_told(
     assert all(tensor.isfinite().all() for tensor in load_checkpoint(run.checkpoint_path())[0].parameters())
 
 
-def test_three_in_a_row_end_the_run_with_the_last_good_checkpoint(
+def test_three_in_a_row_end_a_run_that_can_go_back_to_nothing(
     make_run: MakeRun, train_here: TrainHere, poison: set[int]
 ) -> None:
     poison |= {11, 12, 13}
-    run = make_run(val_fraction=0.0, checkpoint_interval=10)
+    run = make_run(val_fraction=0.0)
     with pytest.raises(RunError, match=r"Step 14: loss nan.*3 steps in a row.*lower learning_rate"):
         train_here(run)
-    assert steps_of(run) == [10]
     assert train_here(run).state == "finished"  # the poison was in the air, not in the weights
 
 
