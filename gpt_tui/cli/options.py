@@ -114,3 +114,14 @@ def _own_presets() -> list[str]:
     from gpt_tui.settings import load_settings
 
     return list(load_settings(find_locations()).settings.presets)
+
+
+def parse_settings(context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    """Return the settings that `key=value` words stand for, for a click parameter."""
+    parsed = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise click.BadParameter(f"'{pair}' is not of the form key=value, such as max_steps=500.")
+        parsed[name.strip()] = value.strip()
+    return parsed

@@ -3,6 +3,8 @@
 import dataclasses
 import sys
 import time
+import types
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -13,7 +15,7 @@ from gpt_model.runs import ALIVE, Run, Status, list_runs
 from gpt_tui.cli.follow import Follower, describe, follow_running, launch_and_follow, tell_end
 from gpt_tui.cli.json_text import to_json
 from gpt_tui.cli.models import name_architecture
-from gpt_tui.cli.options import complete_run, json_option, run_argument
+from gpt_tui.cli.options import complete_run, json_option, parse_settings, run_argument
 from gpt_tui.cli.table import format_age, format_bytes, format_duration, format_fields, format_loss, format_table
 from gpt_tui.locations import find_locations
 
@@ -140,6 +142,44 @@ def checkpoint(run_name: str) -> None:
 
 
 @runs.command()
+@run_argument
+def evaluate(run_name: str) -> None:
+    """Let a run measure its validation loss now; print it."""
+    run = _open(run_name)
+    _command(run, "evaluate")
+    losses = [record["val_loss"] for record in run.read_metrics()[0] if "val_loss" in record]
+    if not losses:
+        raise RunError(f"The run '{run_name}' has no text to validate on: val_fraction was 0, or the text too short.")
+    click.echo(f"{losses[-1]:.4f}")
+
+
+@runs.command()
+@run_argument
+def sample(run_name: str) -> None:
+    """Let a run write a sample now; print it."""
+    run = _open(run_name)
+    _command(run, "sample")
+    written = run.read_samples()[0]
+    click.echo(written[-1]["prompt"] + written[-1]["text"] if written else "")
+
+
+@runs.command("set")
+@run_argument
+@click.argument("settings", metavar="KEY=VALUE...", nargs=-1, required=True, callback=parse_settings)
+def set_(run_name: str, settings: dict[str, str]) -> None:
+    """Change settings of a running run from its next step on: learning_rate=1e-4, max_steps=5000, target_loss=1.5…"""
+    _command(_open(run_name), "set", settings)
+
+
+@runs.command()
+@run_argument
+@click.argument("step", type=int, required=False)
+def rewind(run_name: str, step: int | None) -> None:
+    """Let a run go back to its last checkpoint, or to that of STEP, and train on from there."""
+    _command(_open(run_name), "rewind", {} if step is None else {"step": step})
+
+
+@runs.command()
 @click.argument("run_names", metavar="RUN...", nargs=-1, required=True, shell_complete=complete_run)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(run_names: tuple[str, ...], yes: bool) -> int:
@@ -162,13 +202,13 @@ def _open(name: str) -> Run:
     return Run.open(find_locations().runs, name)
 
 
-def _command(run: Run, command: str) -> None:
+def _command(run: Run, command: str, arguments: Mapping[str, Any] = types.MappingProxyType({})) -> None:
     """Send a command, wait for the worker's answer and tell it.
 
     Raises:
         RunError: there is no worker, it refused, or it died before it answered.
     """
-    command_id = run.send(command)
+    command_id = run.send(command, **arguments)
     while True:
         alive = run.is_locked()  # asked first: what a worker answers it answers while it is alive
         if answer := run.acknowledgement(command_id):

@@ -5,19 +5,9 @@ import click
 from gpt_model.presets import PRESETS
 from gpt_model.runs import Run
 from gpt_tui.cli.follow import launch_and_follow
-from gpt_tui.cli.options import complete_checkpoint
+from gpt_tui.cli.options import complete_checkpoint, parse_settings
 from gpt_tui.locations import find_locations
 from gpt_tui.new_run import check_texts, plan_run
-
-
-def _parse_sets(context: click.Context, parameter: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
-    parsed = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise click.BadParameter(f"'{pair}' is not of the form key=value, such as max_steps=500.")
-        parsed[name.strip()] = value.strip()
-    return parsed
 
 
 @click.command()
@@ -29,7 +19,7 @@ def _parse_sets(context: click.Context, parameter: click.Parameter, pairs: tuple
     "--init", metavar="CHECKPOINT", shell_complete=complete_checkpoint, help="Start from these weights: fine-tuning."
 )
 @click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", callback=_parse_sets,
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", callback=parse_settings,
     help="An option of the model or the run, such as n_layer=4 or max_steps=2000; repeatable.",
 )  # fmt: skip
 @click.option("--target-loss", type=float, metavar="X", help="Finish when the smoothed training loss is at or below X.")

@@ -112,12 +112,23 @@ def test_a_detached_run_obeys_until_it_is_stopped_and_goes_on_where_it_was(cli: 
     saved = cli("runs", "checkpoint", "long")
     assert Path(saved.out.strip()) == Path(paused["directory"]) / f"checkpoints/step-{paused['step']:08}"
     assert Path(saved.out.strip()).is_dir()
+    evaluated = cli("runs", "evaluate", "long")
+    assert 0.0 < float(evaluated.out) < 10.0
+    assert cli("runs", "sample", "long").out.startswith("\n")  # the prompt, and what follows it
+    changed = cli("runs", "set", "long", "learning_rate=2e-4", "target_loss=none")
+    assert " → 0.0002, target_loss None → None, from step " in changed.err
+    assert cli("runs", "set", "long", "batch_size=3").err.startswith("gpt-tui: 'batch_size' cannot be set while")
+    assert cli("runs", "set", "long", "learning_rate").code == 2
+    lost = cli("runs", "rewind", "long", "999999")
+    assert (lost.code, lost.err[:44]) == (1, "gpt-tui: There is no checkpoint of step 9999")
     refused = cli("runs", "remove", "long", "--yes")
     assert refused.code == 1
     assert shown(cli, "long")["state"] == "paused"
     resumed = cli("runs", "resume", "long", "--detach")
     assert (resumed.code, resumed.out) == (0, "long\n")
     wait_for(cli, "long", lambda told: told["step"] > paused["step"])
+    assert cli("runs", "rewind", "long").err == f"Goes back to step {paused['step']:,}.\n"
+    wait_for(cli, "long", lambda told: told["state"] == "running" and told["step"] > paused["step"])
     assert "is running already" in cli("runs", "resume", "long", "--detach").err
     stopped = cli("runs", "stop", "long")
     assert stopped.code == 0
@@ -205,7 +216,9 @@ def test_a_run_that_cannot_be_is_refused_before_it_is_made(
     assert not list(place.runs.glob("*"))
 
 
-@pytest.mark.parametrize("command", ["show", "watch", "pause", "resume", "stop", "checkpoint", "remove"])
+@pytest.mark.parametrize(
+    "command", ["show", "watch", "pause", "resume", "stop", "checkpoint", "remove", "sample", "rewind"]
+)
 def test_a_run_that_is_not_there_is_told_by_every_command(cli: Cli, command: str) -> None:
     outcome = cli("runs", command, "nothing")
     assert outcome.code == 1
