@@ -1,18 +1,18 @@
 """How fast a preset trains: the Updater beside a plain step as nanoGPT writes it, interleaved, medians.
 
-The plain step is eager torch in float32: all logits, F.cross_entropy, clip_grad_norm_, AdamW that is not fused. Peak
-memory is that of processes that make nothing but two steps of one kind.
+The plain step is eager torch in float32: all logits, F.cross_entropy, clip_grad_norm_, AdamW that is not fused. Each
+kind has a process of its own, and they take turns; its peak memory is that after two steps.
 
 python benchmarks/train.py [--preset gpt-micro] [--batch-size N] [--rounds 20] [--threads 0]
 """
 
 import argparse
 import dataclasses
+import multiprocessing
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 
 import torch
 from torch.nn import functional as F
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from gpt_model.benchmark import peak_memory
 from gpt_model.model import GPT
 from gpt_model.presets import Preset, load_preset
+from gpt_model.processes import keep_freed_memory
 from gpt_model.step_benchmark import StepBenchmark, random_batch, step_operations
 
 KINDS = ("plain", "float32", "auto")
@@ -32,7 +33,6 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--memory-of", choices=KINDS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -40,35 +40,32 @@ def main() -> None:
     fair = {"device": "cpu", "warmup_steps": 0, "optimizer": "adamw", "ema_decay": 0.0}  # what the plain step has too
     if options.batch_size:
         fair["batch_size"] = options.batch_size
-    preset = dataclasses.replace(preset, train=dataclasses.replace(preset.train, **fair))  # type: ignore[arg-type]
-    if options.memory_of:
-        step = stepper(preset, options.memory_of)
-        for turn in range(2):
-            step(turn)
-        print(peak_memory())
-        return
-
-    peaks = {kind: measured_apart(kind, sys.argv[1:]) for kind in KINDS}
-    length = preset.train.sequence_length or preset.model.block_size
-    steps = {kind: stepper(preset, kind) for kind in KINDS}
-    machines = {kind: machine(preset, kind) for kind in KINDS if kind != "plain"}
+    preset = dataclasses.replace(preset, train=dataclasses.replace(preset.train, threads=options.threads, **fair))  # type: ignore[arg-type]
+    runners = {kind: Runner(preset, kind) for kind in KINDS}
     taken: dict[str, list[float]] = {kind: [] for kind in KINDS}
-    rates: dict[str, list[float]] = {kind: [] for kind in machines}
+    rates: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    peaks: dict[str, int] = {}
     for turn in range(options.rounds + 2):
-        for kind, step in steps.items():
-            seconds = step(turn)
+        for kind, runner in runners.items():
+            seconds = runner.ask("step", turn)
             if turn > 1:  # the first two warm
                 taken[kind].append(seconds)
+            else:
+                peaks[kind] = int(runner.ask("peak"))
         if turn % max(options.rounds // 10, 1) == 0:
-            for kind, rate in machines.items():
-                rates[kind].append(rate())
+            for kind, runner in runners.items():
+                rates[kind].append(runner.ask("rate"))
+    threads = int(runners["plain"].ask("threads"))
+    for runner in runners.values():
+        runner.end()
+    length = preset.train.sequence_length or preset.model.block_size
     size, tokens = preset.model.parameter_count / 1e6, preset.train.batch_size * length
-    print(f"{options.preset}: {size:.1f} M parameters, {tokens:,} tokens a step, {torch.get_num_threads()} threads")
+    print(f"{options.preset}: {size:.1f} M parameters, {tokens:,} tokens a step, {threads} threads")
     operations = step_operations(preset.model, preset.train.batch_size, length)
     for kind, measured in taken.items():
         seconds = statistics.median(measured)
         ratio = statistics.median(a / b for a, b in zip(taken["plain"], measured, strict=True))
-        rate = statistics.median(rates.get(kind, rates["float32"]))
+        rate = statistics.median(rates[kind])
         print(
             f"{kind:<8} {seconds * 1000:>9,.1f} ms {tokens / seconds:>9,.0f} tok/s  × {ratio:.2f}  "
             f"{operations / seconds / rate:>4.0%} of {rate / 1e9:,.0f} GFLOP/s  "
@@ -76,15 +73,42 @@ def main() -> None:
         )
 
 
-def stepper(preset: Preset, kind: str) -> Callable[[int], float]:
-    """Return what makes the step of a number and tells the seconds it took."""
-    return plain_stepper(preset) if kind == "plain" else benchmark(preset, kind).step
+class Runner:
+    """A process that makes steps of one kind when it is asked to, so that each has its own memory and allocator."""
+
+    def __init__(self, preset: Preset, kind: str) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, other = spawn.Pipe()
+        self._process = spawn.Process(target=answer, args=(other, preset, kind), daemon=True)
+        self._process.start()
+
+    def ask(self, what: str, turn: int = 0) -> float:
+        """Have it make a step, or tell its matmul rate, peak memory or threads."""
+        self._pipe.send((what, turn))
+        return float(self._pipe.recv())
+
+    def end(self) -> None:
+        """Let it end."""
+        self._pipe.send(("end", 0))
+        self._process.join()
 
 
-def machine(preset: Preset, kind: str) -> Callable[[], float]:
-    """Return what measures the rate of large products in the precision in which a kind computes."""
+def answer(pipe: Connection, preset: Preset, kind: str) -> None:
+    """Do in this process what is asked for through a pipe."""
+    precision = "float32" if kind == "plain" else kind
     small = dataclasses.replace(preset, model=dataclasses.replace(preset.model, n_layer=1, vocab_size=2))
-    return benchmark(small, kind).matmul_rate
+    machine = benchmark(small, precision)  # sets the threads too
+    if kind == "plain":
+        step = plain_stepper(preset)
+    else:
+        keep_freed_memory()  # as the worker of a run does
+        step = benchmark(preset, kind).step
+    doing: dict[str, Callable[[], float]] = {
+        "rate": machine.matmul_rate, "peak": peak_memory, "threads": torch.get_num_threads,
+    }  # fmt: skip
+    while (asked := pipe.recv())[0] != "end":
+        what, turn = asked
+        pipe.send(step(turn) if what == "step" else doing[what]())
 
 
 def benchmark(preset: Preset, precision: str) -> StepBenchmark:
@@ -121,12 +145,6 @@ def plain_stepper(preset: Preset) -> Callable[[int], float]:
         return time.perf_counter() - began
 
     return step
-
-
-def measured_apart(kind: str, arguments: list[str]) -> int:
-    """Return the peak memory of a process of its own, in bytes."""
-    command = [sys.executable, __file__, *arguments, "--memory-of", kind]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 if __name__ == "__main__":

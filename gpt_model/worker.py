@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gpt_model.control import Control
 from gpt_model.errors import GptError
+from gpt_model.processes import keep_freed_memory
 from gpt_model.recorder import Recorder
 from gpt_model.run_lock import RunLock
 from gpt_model.runs import Run
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(run: Run, launched: bool) -> int:
+    keep_freed_memory()
     control = Control(run)
     if not launched:
         control.discard_rest()  # Run.launch did that for its worker, before anyone could command it

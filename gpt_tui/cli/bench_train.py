@@ -5,6 +5,7 @@ import dataclasses
 import click
 
 from gpt_model.presets import PRESETS, load_preset
+from gpt_model.processes import keep_freed_memory
 from gpt_tui.cli.json_text import to_json
 from gpt_tui.cli.options import json_option
 from gpt_tui.cli.table import format_bytes, format_fields
@@ -24,6 +25,8 @@ def train(name: str, steps: int, precision: str, device: str, threads: int, as_j
     preset = load_preset(name)
     settings = dataclasses.replace(preset.train, precision=precision, device=device, threads=threads)  # type: ignore[arg-type]
     from gpt_model.step_benchmark import StepBenchmark
+
+    keep_freed_memory()
 
     pace = StepBenchmark(dataclasses.replace(preset, train=settings)).measure(steps)
     if as_json:
