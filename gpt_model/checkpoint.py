@@ -22,6 +22,7 @@ import torch
 
 from gpt_model.architectures import build_model
 from gpt_model.config import ModelConfig
+from gpt_model.disk_space import require_space
 from gpt_model.errors import CheckpointError, TokenizerError
 from gpt_model.huggingface_config import read_model_config, to_config_json
 from gpt_model.model import GPT
@@ -46,7 +47,7 @@ def save_checkpoint(
     Everything is written beside it, flushed to disk, sealed with a manifest, and renamed; the rename is the commit.
 
     Raises:
-        CheckpointError: the directory exists already, the weights are not finite, or the disk refuses.
+        CheckpointError: the directory exists already, the weights are not finite, the disk has no room or refuses.
     """
     directory = Path(directory)
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -56,6 +57,9 @@ def save_checkpoint(
     broken = next((name for name, tensor in weights.items() if not torch.isfinite(tensor).all()), None)
     if broken:
         raise CheckpointError(f"The weights are not finite ({broken}), so they were not saved to {directory}.")
+    needed = _bytes_of(weights) + _bytes_of(training_state or {})
+    advice = "Free some space, or keep fewer checkpoints (keep_checkpoints)."
+    require_space(directory, needed, CheckpointError, advice)
     staging = directory.with_name(f".tmp-{directory.name}-{os.getpid()}")
     try:
         shutil.rmtree(staging, ignore_errors=True)
@@ -330,3 +334,12 @@ def _flush(path: Path) -> None:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _bytes_of(value: object) -> int:
+    """Return the bytes of the tensors in nested values."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        return sum(_bytes_of(each) for each in value.values())
+    return sum(_bytes_of(each) for each in value) if isinstance(value, list | tuple) else 0

@@ -31,8 +31,8 @@ COMMANDS: Mapping[str, str] = {
 
 LIVE_SETTINGS = (
     "learning_rate", "min_learning_rate", "muon_learning_rate", "weight_decay", "grad_clip", "max_steps",
-    "target_loss", "target_metric", "eval_interval", "checkpoint_interval", "keep_checkpoints", "sample_interval",
-    "sample_prompt", "sample_tokens",
+    "target_loss", "target_metric", "eval_interval", "checkpoint_interval", "checkpoint_minutes", "keep_checkpoints",
+    "sample_interval", "sample_prompt", "sample_tokens",
 )  # fmt: skip
 """The options of a run that `set` can change while it is running."""
 

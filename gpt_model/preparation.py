@@ -4,7 +4,7 @@ And, when the run has been trained before, its newest whole checkpoint and wheth
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from gpt_model.data import Progress, Shards, prepare_shards
 from gpt_model.device import choose_device
 from gpt_model.edits import Edit, find_edits
 from gpt_model.errors import ConfigError
+from gpt_model.exactness import describe_environment, judge
 from gpt_model.initialisation import zero_residual_projections
 from gpt_model.lora import adapt, restore_adapters
 from gpt_model.model import GPT
+from gpt_model.precision import autocast_dtype
 from gpt_model.recorder import Recorder
 from gpt_model.runs import Run
 from gpt_model.tokenizer import Tokenizer
@@ -38,6 +40,8 @@ class Prepared:
     shelf: CheckpointShelf
     state: dict[str, Any] | None
     """What the checkpoint that training goes on from holds beside the weights; None for a new run."""
+    environment: Mapping[str, str]
+    """What the numbers depend on beside the checkpoint and the data."""
     edits: Sequence[Edit] = ()
     """What was set after that checkpoint, and is to be set again at the same steps."""
 
@@ -74,14 +78,9 @@ def prepare(run: Run, recorder: Recorder, on_progress: Progress) -> Prepared:
         shelf.repair_links(state["progress"]["best_step"])
     step, since = (0, 0) if state is None else (int(state["progress"]["step"]), int(state["events"]))
     edits = [edit for edit in find_edits(run.read_events(since)[0]) if edit.step >= step]
-    _tell_beginning(run, recorder, model, shards, state, edits)
-    return Prepared(model, shards, shelf, state, edits)
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """Return what must not change for the same numbers to come out."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"torch": str(torch.__version__), "device": name, "threads": str(torch.get_num_threads())}
+    where = describe_environment(device, autocast_dtype(settings.precision, device, model.config.n_embd))
+    _tell_beginning(run, recorder, model, shards, where, state, edits)
+    return Prepared(model, shards, shelf, state, where, edits)
 
 
 def _prepare_model(config: RunConfig, data_directory: Path, on_progress: Progress) -> tuple[GPT, Shards]:
@@ -136,13 +135,13 @@ def _with_dropout(model: GPT, dropout: float) -> GPT:
 
 
 def _tell_beginning(
-    run: Run, recorder: Recorder, model: GPT, shards: Shards, state: dict[str, Any] | None, edits: Sequence[Edit]
-) -> None:
-    where = environment(model.device)
+    run: Run, recorder: Recorder, model: GPT, shards: Shards, where: Mapping[str, str], state: dict[str, Any] | None,
+    edits: Sequence[Edit],
+) -> None:  # fmt: skip
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     rank = run.config.train.lora_rank
     adapters = f" and {trained / 1e6:.3g} M in adapters of rank {rank}, which alone are trained," if rank else ""
-    threads = f", {where['threads']} threads" if model.device.type == "cpu" else ""
+    threads = f", {where['threads']} threads" if "threads" in where else ""
     what = (
         f"{model.config.parameter_count / 1e6:.2f} M parameters{adapters} on {where['device']}{threads}; "
         f"{len(shards.train):,} tokens to train on, {len(shards.val):,} to validate on; "
@@ -156,12 +155,9 @@ def _tell_beginning(
     step = int(state["progress"]["step"])
     recorder.status(step=step)
     recorder.metrics(step=step, resumed=True)
-    before = state["environment"]
-    changes = [f"{name} {before.get(name)} → {value}" for name, value in where.items() if before.get(name) != value]
-    if model.device.type == "cuda":
-        changes.append("a GPU adds in no fixed order")
-    exactness = f"not bit for bit ({', '.join(changes)})" if changes else "bit for bit"
-    recorder.event("resume", f"Training goes on from step {step:,}, {exactness}: {what}.")
+    verdict = str(judge(state["environment"], where))
+    recorder.status(exactness=verdict)
+    recorder.event("resume", f"Training goes on from step {step:,}, {verdict}: {what}.", exactness=verdict)
     if edits:
         told = "; ".join(f"{', '.join(edit.settings)} at step {edit.step:,}" for edit in edits)
         recorder.event("resume", f"Set after that checkpoint, and to be set again: {told}.")

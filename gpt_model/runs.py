@@ -65,6 +65,8 @@ class Status:
     """When the present (or latest) worker was started."""
     updated_at: float | None = None
     message: str = ""
+    exactness: str = ""
+    """The verdict on the latest resume: EXACT, or APPROXIMATE and why; empty before there was one."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from gpt_model.loss_watch import NOT_FINITE_LIMIT, LossWatch
 from gpt_model.mailbox import Acknowledgement, Command
 from gpt_model.orders import Orders, Rewind
 from gpt_model.pace import Pace
-from gpt_model.preparation import Prepared, environment, prepare
+from gpt_model.preparation import Prepared, prepare
 from gpt_model.progress import Progress
 from gpt_model.recorder import Recorder
 from gpt_model.runs import Run
@@ -72,6 +72,7 @@ class _Training:
         self.settings = from_table(TrainConfig, state["settings"]) if state else run.config.train
         self._progress = Progress.from_state(state["progress"]) if state else Progress()
         self._watch = LossWatch(state.get("watch"))
+        self._environment = prepared.environment
         self._is_fine_tuning = run.config.init is not None
         block_size = self._model.config.block_size
         length = self.settings.sequence_length or block_size
@@ -313,7 +314,7 @@ class _Training:
                 "settings": to_table(self.settings),
                 "updater": self._updater.to_state(),
                 "adapters": adapters_state(self._model),
-                "environment": environment(self._model.device),
+                "environment": dict(self._environment),
                 "events": self._recorder.position("events"),
             }
             self._shelf.save(step, merged(self._model), self._tokenizer, state)

@@ -16,6 +16,7 @@ from gpt_tui.cli.follow import Follower, describe, follow_running, launch_and_fo
 from gpt_tui.cli.json_text import to_json
 from gpt_tui.cli.models import name_architecture
 from gpt_tui.cli.options import complete_run, json_option, parse_settings, run_argument
+from gpt_tui.cli.runs_verify import verify
 from gpt_tui.cli.table import format_age, format_bytes, format_duration, format_fields, format_loss, format_table
 from gpt_tui.locations import find_locations
 
@@ -25,6 +26,9 @@ POLL_SECONDS = 0.1
 @click.group()
 def runs() -> None:
     """List, watch and command training runs."""
+
+
+runs.add_command(verify)
 
 
 @runs.command("list")
@@ -68,6 +72,7 @@ def show(run_name: str, as_json: bool) -> None:
         ("progress", describe(dataclasses.replace(status, phase=""))),
         ("best", f"{format_loss(status.best_val_loss)} at step {status.best_step:,}" if status.best_step else "–"),
         ("trained", format_duration(status.elapsed_seconds)),
+        ("resumed", status.exactness or "–"),
         ("model", f"{config.model.parameter_count / 1e6:.2f} M parameters, {_shape(run)}"),
         ("preset", config.preset or "–"),
         ("tokenizer", config.tokenizer),

@@ -18,6 +18,7 @@ from gpt_model.checkpoint import (
     load_training_state,
     save_checkpoint,
 )
+from gpt_model.config import ModelConfig
 from gpt_model.errors import CheckpointError, TokenizerError
 from gpt_model.model import GPT
 from gpt_model.tokenizer import Tokenizer
@@ -232,3 +233,15 @@ def test_a_sharded_directory_opens(tmp_path: Path) -> None:
     with torch.no_grad():
         assert torch.allclose(model(ids), theirs(ids).logits, atol=1e-4)
     shutil.rmtree(tmp_path / "sharded")
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = os.statvfs(tmp_path)
+    full = os.statvfs_result((*disk[:3], 1, 1, *disk[5:]))  # one block is free
+    monkeypatch.setattr("os.statvfs", lambda path: full)
+    model = GPT(ModelConfig(n_layer=1, n_head=1, n_embd=32, block_size=4, vocab_size=257))
+    with pytest.raises(CheckpointError, match=r"has 0\.0 MB free, but 0\.1 MB are needed\. Free some space"):
+        save_checkpoint(tmp_path / "model", model, None)
+    assert list(tmp_path.iterdir()) == []

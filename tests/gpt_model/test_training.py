@@ -76,7 +76,7 @@ def test_a_resumed_run_is_bit_for_bit_the_run_that_never_stopped(
         record["val_loss"] for record in straight.read_metrics()[0] if "val_loss" in record
     ]
     resumed = next(event for event in parted.read_events()[0] if event["kind"] == "resume")
-    assert f"from step {stop_at}, bit for bit" in resumed["message"]
+    assert f"from step {stop_at}, EXACT" in resumed["message"]
 
 
 def test_evaluations_and_samples_do_not_disturb_the_training(make_run: MakeRun, train_here: TrainHere) -> None:

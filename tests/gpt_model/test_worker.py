@@ -84,7 +84,7 @@ def test_a_killed_worker_is_lost_and_its_run_resumes_as_if_it_had_not_been(
     assert steps == sorted(set(steps))  # what was trained twice is shown once
     resumed = [event for event in run.read_events()[0] if event["kind"] == "resume"]
     assert [event["step"] for event in resumed] == [reached]
-    assert "bit for bit" in resumed[0]["message"]
+    assert resumed[0]["exactness"] == "EXACT"
 
     straight = make_run("straight", **ENDLESS | {"max_steps": reached + 20})
     train_here(straight)
