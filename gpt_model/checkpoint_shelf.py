@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt_model.checkpoint import load_model_and_tokenizer, load_training_state, save_checkpoint
+from gpt_model.checkpoint import MANIFEST, load_model_and_tokenizer, load_training_state, save_checkpoint
 from gpt_model.errors import CheckpointError
 from gpt_model.model import GPT
 from gpt_model.runs import Run
@@ -28,7 +28,9 @@ class CheckpointShelf:
     def sweep(self) -> None:
         """Delete what a worker that was killed left half written or half deleted."""
         for path in self._directory.glob(".*"):
-            if path.name.startswith((".tmp-", ".gone-")):
+            if path.is_symlink():  # was to become last or best
+                path.unlink(missing_ok=True)
+            elif path.name.startswith((".tmp-", ".gone-")):
                 shutil.rmtree(path, ignore_errors=True)
 
     def save(self, step: int, model: GPT, tokenizer: Tokenizer, state: Mapping[str, Any]) -> None:
@@ -103,11 +105,13 @@ class CheckpointShelf:
         damage = None
         for each in reversed(saved):
             try:
+                if not (each.path / MANIFEST).is_file():
+                    raise CheckpointError(f"{each.path} has no {MANIFEST}, so nobody knows whether it is whole.")
                 return *load_model_and_tokenizer(each.path), load_training_state(each.path)
             except CheckpointError as error:
                 damage = error
                 with contextlib.suppress(OSError):
-                    each.path.rename(each.path.with_name(f"damaged-{each.path.name}-{os.getpid()}"))
+                    each.path.rename(each.path.with_name(f"damaged-{each.path.name}-{time.time_ns()}"))
                 on_damage(f"Checkpoint {each.step:,} was set aside. {error}")
         if damage is not None:
             raise CheckpointError(

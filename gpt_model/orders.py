@@ -134,7 +134,7 @@ class Orders:
         self._training.check(after)
         told = _changes(before, after, changes)
         # The event first: a resume sets again what was told, and so what is not told must not be set.
-        if not self._recorder.event("edit", f"{told}.", settings=changes):
+        if not self._recorder.event_now("edit", f"{told}.", settings=changes):
             raise RunError("The run's events cannot be written, so nothing was set: is the disk full?")
         self._training.settings = after
         self._training.tell()

@@ -1,11 +1,13 @@
 """Recorder: what a worker writes into its run directory for others to read. Knows no torch.
 
-A disk that is full or gone must not end the training: what cannot be written now is dropped, and said once in log.txt.
+A disk that is full or gone must not end the training: what cannot be written now is kept and written when there is room
+again, and said once in log.txt.
 """
 
 import dataclasses
 import sys
 import time
+from collections import deque
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +16,8 @@ from gpt_model.runs import Run
 
 STATUS_SECONDS = 1.0
 """The status is replaced at most this often, unless the state changes."""
+_MOST_KEPT = 100_000
+"""Lines of a journal that wait for room; beyond that the oldest are given up."""
 
 
 class Recorder:
@@ -22,6 +26,7 @@ class Recorder:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._journals: dict[str, Journal] = {}
+        self._waiting: dict[str, deque[dict[str, Any]]] = {}
         self._written_at = 0.0
         self._complained = False
         self.current = dataclasses.replace(run.status(), message="")
@@ -47,11 +52,17 @@ class Recorder:
         """Append a line to metrics.jsonl."""
         self._append("metrics", {**values, "time": time.time()})
 
-    def event(self, kind: str, message: str, **details: Any) -> bool:
-        """Append a line to events.jsonl: what happened, at the current step. Return whether it was written."""
-        return self._append(
-            "events", {"time": time.time(), "step": self.current.step, "kind": kind, "message": message, **details}
-        )
+    def event(self, kind: str, message: str, **details: Any) -> None:
+        """Append a line to events.jsonl: what happened, at the current step."""
+        self._append("events", self._event(kind, message, details))
+
+    def event_now(self, kind: str, message: str, **details: Any) -> bool:
+        """Append a line to events.jsonl if that is possible at once; return whether it was."""
+        self._wait_for_room("events", self._event(kind, message, details))
+        written = self._write_waiting("events")
+        if not written:
+            self._waiting["events"].pop()
+        return written
 
     def sample(self, prompt: str, text: str) -> None:
         """Append a line to samples.jsonl."""
@@ -64,8 +75,14 @@ class Recorder:
         except OSError:
             return 0
 
+    def catch_up(self) -> None:
+        """Write what waits for room."""
+        for name in self._waiting:
+            self._write_waiting(name)
+
     def close(self) -> None:
-        """Close the journals."""
+        """Write what waits, if that is possible now, and close the journals."""
+        self.catch_up()
         while self._journals:
             self._journals.popitem()[1].close()
 
@@ -77,18 +94,31 @@ class Recorder:
     ) -> None:
         self.close()
 
-    def _append(self, name: str, record: dict[str, Any]) -> bool:
+    def _event(self, kind: str, message: str, details: dict[str, Any]) -> dict[str, Any]:
+        return {"time": time.time(), "step": self.current.step, "kind": kind, "message": message, **details}
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        self._wait_for_room(name, record)
+        self._write_waiting(name)
+
+    def _wait_for_room(self, name: str, record: dict[str, Any]) -> None:
+        self._waiting.setdefault(name, deque(maxlen=_MOST_KEPT)).append(record)
+
+    def _write_waiting(self, name: str) -> bool:
+        """Write the lines of a journal that wait, oldest first; return whether that was all of them."""
+        waiting = self._waiting.get(name, deque())
         try:
-            if name not in self._journals:
+            if waiting and name not in self._journals:
                 self._journals[name] = Journal(self._run.directory / f"{name}.jsonl")
-            self._journals[name].append(record)
-            return True
+            while waiting:
+                self._journals[name].append(waiting[0])
+                waiting.popleft()
         except OSError as error:
             # Reopened at the next line, which then ends the torn one first.
             if name in self._journals:
                 self._journals.pop(name).close()
             self._complain(f"{name}.jsonl", error)
-            return False
+        return not waiting
 
     def _complain(self, name: str, error: OSError) -> None:
         if not self._complained:

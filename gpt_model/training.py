@@ -305,6 +305,7 @@ class _Training:
         if self._saved_at == step:
             return
         self._recorder.status(phase="saving")
+        self._recorder.catch_up()  # with the checkpoint these steps count as told
         self._recorder.flush()  # a large model is long at it, and nothing is told meanwhile
         self._progress.elapsed_seconds = self._pace.elapsed
         with self._updater.shown():

@@ -4,6 +4,7 @@ It opens the run, takes its lock and says so before it imports torch, so that a 
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -58,7 +59,7 @@ def _work(run: Run, launched: bool) -> int:
                 # A bug, or a library that gives up: told like any failure, and kept whole in the log.
                 if not launched:
                     traceback.print_exc()
-                with (run.directory / "log.txt").open("a", encoding="utf-8") as log:
+                with contextlib.suppress(OSError), (run.directory / "log.txt").open("a", encoding="utf-8") as log:
                     log.write(traceback.format_exc())
                 told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
                 _fail(recorder, f"Training broke off with an error that was not foreseen ({told}). See log.txt.")

@@ -54,8 +54,12 @@ LIMIT_SECONDS = 60.0
 class Harness:
     """Runs, their deaths and what was found after each."""
 
+    sends_edit = True
+    """Whether somebody changes settings while a run is running."""
+
     def __init__(self, directory: Path, seed: int) -> None:
-        self._directory, self._luck = directory, random.Random(seed)
+        self.directory, self.luck = directory, random.Random(seed)
+        self.runs = directory / "runs"
         (directory / "text.txt").write_text(TEXT, encoding="utf-8")
         self.kills = 0
         self.moments: collections.Counter[str] = collections.Counter()
@@ -70,18 +74,24 @@ class Harness:
         while self.kills < kills:
             optimizer = ("adamw", "muon")[len(self.finished) % 2]
             if optimizer not in self._undisturbed:
-                run = self._undisturbed[optimizer] = self._create(f"straight-{optimizer}", optimizer)
-                _wait(self._fork(run), LIMIT_SECONDS)
-                check(run.status().state == "finished", run, f"the undisturbed run ended: {run.status().message}")
-            run = self._create(f"killed-{len(self.finished)}", optimizer)
+                self._undisturbed[optimizer] = self.train_undisturbed(optimizer)
+            run = self.create(f"killed-{len(self.finished)}", optimizer)
             self._kill_until_finished(run, kills)
-            self._compare(run, self._undisturbed[optimizer])
+            self._compare_records(run, self._undisturbed[optimizer])
+            self.compare_weights(run, self._undisturbed[optimizer])
             self.finished.append(optimizer)
 
-    def _create(self, name: str, optimizer: str) -> Run:
+    def train_undisturbed(self, optimizer: str) -> Run:
+        """Return a finished run that nobody killed."""
+        run = self.create(f"straight-{optimizer}", optimizer)
+        wait_for(self.fork(run), LIMIT_SECONDS)
+        check(run.status().state == "finished", run, f"the undisturbed run ended: {run.status().message}")
+        return run
+
+    def create(self, name: str, optimizer: str) -> Run:
         train = dataclasses.replace(TRAIN, optimizer=optimizer)  # type: ignore[arg-type]
-        config = RunConfig(MODEL, train, files=(str(self._directory / "text.txt"),))
-        return Run.create(self._directory, config, name)
+        config = RunConfig(MODEL, train, files=(str(self.directory / "text.txt"),))
+        return Run.create(self.runs, config, name)
 
     def _kill_until_finished(self, run: Run, kills: int) -> None:
         newest, resumes = 0, 0
@@ -92,13 +102,13 @@ class Harness:
             self._real_launch_is_due &= not real
             may_live = self.kills >= kills
             # From the very start of a launch to some steps beyond the next checkpoints.
-            patience = LIMIT_SECONDS if may_live else self._luck.uniform(0.0, 4.0 if real else 0.5)
+            patience = LIMIT_SECONDS if may_live else self.luck.uniform(0.0, 4.0 if real else 0.5)
             if real:
                 run.launch()
                 pid = int(json.loads((run.directory / "lock").read_bytes())["pid"])
             else:
-                pid = self._fork(run)
-            _wait(pid, patience, is_child=not real)
+                pid = self.fork(run)
+            wait_for(pid, patience, is_child=not real)
             status = run.status()
             check(status.state in ("lost", "finished") or (status.state == "stopped" and not status.step), run,
                   f"after a kill the state is {status.state}: {status.message}")  # fmt: skip
@@ -117,8 +127,8 @@ class Harness:
             check(reached >= newest, run, f"the newest checkpoint went back from {newest} to {reached}")
             newest = reached
 
-    def _compare(self, run: Run, straight: Run) -> None:
-        """Hold a finished run against the undisturbed one."""
+    def _compare_records(self, run: Run, straight: Run) -> None:
+        """Hold what a finished run has told against what the undisturbed one has."""
         for each in (run, straight):
             metrics = each.read_metrics()[0]
             trained = [record["step"] for record in metrics if "train_loss" in record]
@@ -135,23 +145,27 @@ class Harness:
         check(losses[0] == losses[1], run, "its losses differ")
         texts = [{(each["step"], each["text"]) for each in one.read_samples()[0]} for one in (run, straight)]
         check(texts[0] <= texts[1], run, "its samples differ")
+
+    def compare_weights(self, run: Run, straight: Run) -> None:
+        """Hold what a finished run has learned against what the undisturbed one has."""
         states = [load_training_state(each.checkpoint_path("last")) for each in (run, straight)]
         check(same(states[0]["updater"], states[1]["updater"]), run, "the optimizer's or random state differs")
         check(states[0]["settings"] == states[1]["settings"], run, "its settings differ")
         weights = [(each.checkpoint_path("last") / "model.safetensors").read_bytes() for each in (run, straight)]
         check(weights[0] == weights[1], run, "its weights differ")
 
-    def _fork(self, run: Run) -> int:
+    def fork(self, run: Run) -> int:
         """Start a worker by forking; return its pid."""
         pid = os.fork()
         if pid:
             return pid
         try:
             os.setsid()
-            log = os.open(run.directory / "log.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            log = os.open(self.directory / "workers.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            _send_edit(run)
+            if self.sends_edit:
+                _send_edit(run)
             os._exit(worker.main([str(run.directory)]))
         finally:
             os._exit(70)
@@ -187,22 +201,26 @@ def _moment(run: Run) -> str:
     return "starting" if not resumes or resumes[-1] else "training, evaluating or sampling"
 
 
-def _wait(pid: int, seconds: float, is_child: bool = True) -> None:
+def wait_for(pid: int, seconds: float, is_child: bool = True) -> None:
     """Wait for a process to end; after so many seconds kill it."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if is_child:
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                return
-        elif not _exists(pid):
-            return
-        time.sleep(0.0005)
+    if has_ended(pid, seconds, is_child):
+        return
     with_children = os.getpgid(pid) == pid
     (os.killpg if with_children else os.kill)(pid, signal.SIGKILL)
     if is_child:
         os.waitpid(pid, 0)
     while not is_child and _exists(pid):
         time.sleep(0.001)
+
+
+def has_ended(pid: int, seconds: float, is_child: bool = True) -> bool:
+    """Wait for a process for so many seconds; return whether it ended. A child that did is gone then."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if os.waitpid(pid, os.WNOHANG)[0] if is_child else not _exists(pid):
+            return True
+        time.sleep(0.0005)
+    return False
 
 
 def _exists(pid: int) -> bool:

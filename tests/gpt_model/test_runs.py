@@ -167,15 +167,25 @@ def test_a_resume_hides_what_was_trained_again_for_tailing_and_fresh_readers_ali
             assert shown == list(range(1, steps[-1] + 1))
 
 
-def test_a_full_disk_drops_lines_and_says_so_once(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_delays_lines_and_is_told_once(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run()
-    (run.directory / "metrics.jsonl").symlink_to("/dev/full")
+    metrics, events = run.directory / "metrics.jsonl", run.directory / "events.jsonl"
+    metrics.symlink_to("/dev/full")
     with Recorder(run) as recorder:
         recorder.metrics(step=1)
         recorder.metrics(step=2)
         recorder.event("start", "still here")
+        assert run.read_events()[0][0]["message"] == "still here"
+        metrics.unlink()
+        events.rename(events.with_name("kept"))
+        events.symlink_to("/dev/full")
+        recorder.close()  # as between two lines: the next one opens the file anew
+        assert not recorder.event_now("edit", "is not done, and so not told later either")
+        recorder.event("stop", "waits")
+        events.unlink()
     assert capsys.readouterr().err.count("No space left") == 1
-    assert run.read_events()[0][0]["message"] == "still here"
+    assert [record["step"] for record in run.read_metrics()[0]] == [1, 2]
+    assert [event["message"] for event in run.read_events()[0]] == ["waits"]
 
 
 # --- checkpoints

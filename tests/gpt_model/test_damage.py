@@ -1,0 +1,82 @@
+"""What a disk can do to a run: a byte that turns, a file that is gone, no room, no permission. Nothing else is lost."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from run_facts import steps_of, weights_hash
+
+from gpt_model.runs import Run, Status
+
+pytest_plugins = ["tiny_runs"]
+
+MakeRun = Callable[..., Run]
+TrainHere = Callable[..., Status]
+FILES = ("model.safetensors", "training_state.pt", "config.json", "tokenizer.tiktoken")
+
+
+def turn_a_byte(file: Path, at: float) -> None:
+    damaged = bytearray(file.read_bytes())
+    damaged[int(at * (len(damaged) - 1))] ^= 0x01
+    file.write_bytes(damaged)
+
+
+@pytest.fixture
+def trained(make_run: MakeRun, train_here: TrainHere) -> Run:
+    run = make_run(checkpoint_interval=5, keep_checkpoints=0)
+    train_here(run)
+    return run
+
+
+def goes_on_from_the_one_before(run: Run, train_here: TrainHere, expected: str) -> None:
+    """Resume a run of 20 steps whose last checkpoint is damaged, and see that nothing is lost by that."""
+    others = {step: weights_hash(run, str(step)) for step in (5, 10, 15)}
+    before = len(run.read_events()[0])
+    assert train_here(run).state == "finished"
+    told = run.read_events()[0][before:]
+    assert told[0]["kind"] == "fail"
+    assert told[0]["message"].startswith("Checkpoint 20 was set aside. ")
+    assert [event["step"] for event in told if event["kind"] == "resume"] == [15]
+    assert weights_hash(run) == expected
+    assert steps_of(run) == [5, 10, 15, 20]
+    assert {step: weights_hash(run, str(step)) for step in (5, 10, 15)} == others
+    steps = [record["step"] for record in run.read_metrics()[0] if "train_loss" in record]
+    assert steps == list(range(1, 21))
+
+
+@pytest.mark.parametrize("at", [0.0, 0.31, 0.77, 1.0])
+@pytest.mark.parametrize("name", FILES)
+def test_a_byte_that_turned_costs_the_steps_since_the_checkpoint_before(
+    trained: Run, train_here: TrainHere, name: str, at: float
+) -> None:
+    expected = weights_hash(trained)
+    turn_a_byte(trained.checkpoint_path("last") / name, at)
+    goes_on_from_the_one_before(trained, train_here, expected)
+
+
+def test_a_manifest_that_is_gone_or_says_something_else_is_no_seal(trained: Run, train_here: TrainHere) -> None:
+    expected = weights_hash(trained)
+    manifest = trained.checkpoint_path("last") / "MANIFEST.json"
+    digest = json.loads(manifest.read_text())["files"]["model.safetensors"]["sha256"]
+    turned = digest[:-1] + ("0" if digest[-1] != "0" else "1")
+    manifest.write_text(manifest.read_text().replace(digest, turned))
+    goes_on_from_the_one_before(trained, train_here, expected)
+    (trained.checkpoint_path("last") / "MANIFEST.json").unlink()
+    goes_on_from_the_one_before(trained, train_here, expected)
+
+
+def test_a_disk_that_is_full_or_read_only_costs_no_committed_step(tmp_path: Path) -> None:
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a disk of his own")
+    harness = Path(__file__).parent / "disk_harness.py"
+    command = [unshare, "-rm", sys.executable, str(harness), "--troubles", "4", "--seed", "2"]
+    done = subprocess.run([*command, "--directory", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["filled"] >= 4
+    assert found["checkpoints refused"] > 0
