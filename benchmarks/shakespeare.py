@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from gpt_model.architectures import build_model
-from gpt_model.data import Batch, Batches, evaluation_batches
+from gpt_model.batches import Batch, Batches, evaluation_batches
 from gpt_model.initialisation import zero_residual_projections
 from gpt_model.presets import load_preset
 from gpt_model.tokenizer import build_tokenizer

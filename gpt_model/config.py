@@ -203,7 +203,7 @@ class RunConfig:
     model: ModelConfig
     train: TrainConfig
     files: tuple[str, ...] = ()
-    """Absolute paths of the texts, in order; none means the corpus that comes with Python."""
+    """Paths of the texts, in order, relative ones in the run's directory; none is the corpus that comes with Python."""
     tokenizer: str = "bytes"
     """gpt2, bytes, bpe:N, or checkpoint when init brings its own."""
     init: str | None = None

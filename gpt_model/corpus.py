@@ -8,6 +8,7 @@ import codecs
 import glob
 import io
 import re
+import shlex
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,11 @@ SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst", ".tex", ".org")
 """The files that a directory stands for; whatever is named by itself or by a glob is read as it is."""
 
 CHUNK_BYTES = 1 << 20
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}  # fmt: skip
+"""The first bytes of encodings that are not UTF-8; the longer ones first, because one begins with another."""
 BUILT_IN = "Python's own documentation"
 
 # A chunk ends before white space that follows something else. There GPT-2's pattern parts the text too, so that the
@@ -43,6 +49,37 @@ class Document:
         """Bytes."""
         return self.end - self.start
 
+    def changed_at(self) -> int:
+        """Return when the file was last written, in nanoseconds since the epoch.
+
+        Raises:
+            DataError: it is gone.
+        """
+        if self.path is None:
+            return 0
+        try:
+            return self.path.stat().st_mtime_ns
+        except OSError as error:
+            raise DataError(f"{self.name} cannot be read: {error.strerror or error}.") from error
+
+    def read(self, block_bytes: int) -> Iterator[bytes]:
+        """Yield its bytes, `block_bytes` at a time.
+
+        Raises:
+            DataError: it cannot be read, or has become shorter.
+        """
+        position = self.start
+        try:
+            with self._open() as file:
+                file.seek(self.start)
+                while block := file.read(min(block_bytes, self.end - position)):
+                    yield block
+                    position += len(block)
+        except OSError as error:
+            raise DataError(f"{self.name} cannot be read: {error.strerror or error}.") from error
+        if position < self.end:
+            raise DataError(f"{self.name} became shorter while it was read: {position:,} bytes of {self.end:,}.")
+
     def split(self, at: int) -> "tuple[Document, Document]":
         """Return the part before and the part from byte `at` on, moved back to where a character begins."""
         if self.start < at < self.end:
@@ -61,26 +98,19 @@ class Document:
         """
         decoder = codecs.getincrementaldecoder("utf-8")()
         text, position = "", self.start
-        try:
-            with self._open() as file:
-                file.seek(self.start)
-                while block := file.read(min(chunk_bytes, self.end - position)):
-                    if (zero := block.find(b"\0")) >= 0:
-                        raise self._binary(f"byte {position + zero:,} is zero")
-                    undecoded = len(decoder.getstate()[0])
-                    try:
-                        text += decoder.decode(block, final=position + len(block) >= self.end)
-                    except UnicodeDecodeError as error:
-                        raise self._binary(f"byte {position - undecoded + error.start:,} is not UTF-8") from None
-                    position += len(block)
-                    cut = _last_cut(text)
-                    if cut:
-                        yield text[:cut]
-                        text = text[cut:]
-        except OSError as error:
-            raise DataError(f"{self.name} cannot be read: {error.strerror or error}.") from error
-        if position < self.end:
-            raise DataError(f"{self.name} became shorter while it was read: {position:,} bytes of {self.end:,}.")
+        for block in self.read(chunk_bytes):
+            if (zero := block.find(b"\0")) >= 0:
+                raise self._binary(f"byte {position + zero:,} is zero")
+            undecoded = len(decoder.getstate()[0])
+            try:
+                text += decoder.decode(block, final=position + len(block) >= self.end)
+            except UnicodeDecodeError as error:
+                raise self._binary(f"byte {position - undecoded + error.start:,} is not UTF-8") from None
+            position += len(block)
+            cut = _last_cut(text)
+            if cut:
+                yield text[:cut]
+                text = text[cut:]
         if text:
             yield text
 
@@ -108,11 +138,31 @@ def find_documents(files: Sequence[str]) -> list[Document]:
     for name in files:
         for path in _expand(name):
             if path.resolve() not in found:
-                found[path.resolve()] = Document(str(path), path, 0, path.stat().st_size)
+                found[path.resolve()] = _document(path)
     documents = [document for document in found.values() if document.size]
     if not documents:
         raise DataError(f"There is no text to train on: {', '.join(files)} is empty.")
     return documents
+
+
+def _document(path: Path) -> Document:
+    """Return the document in a file, without the mark that some editors put before UTF-8.
+
+    Raises:
+        DataError: it cannot be read, or its first bytes are those of another encoding.
+    """
+    try:
+        with path.open("rb") as file:
+            beginning, size = file.read(4), path.stat().st_size
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    for mark, name in _MARKS.items():
+        if beginning.startswith(mark):
+            raise DataError(
+                f"{path} is {name} text, and training reads UTF-8. Convert it first: "
+                f"iconv -f {name} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(path.stem + '-utf8' + path.suffix)}"
+            )
+    return Document(str(path), path, len(codecs.BOM_UTF8) if beginning.startswith(codecs.BOM_UTF8) else 0, size)
 
 
 def read_texts(documents: Iterable[Document]) -> Iterator[str]:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt_model.batches import read_windows
 from gpt_model.config import ModelConfig
-from gpt_model.data import read_windows
 from gpt_model.errors import DataError
 from gpt_model.tokenizer import Tokenizer
 

@@ -25,12 +25,15 @@ class Exactness:
         return f"APPROXIMATE: {', '.join(self.reasons)}" if self.reasons else "EXACT"
 
 
-def describe_environment(device: torch.device, precision: torch.dtype | None, processes: int = 1) -> dict[str, str]:
+def describe_environment(
+    device: torch.device, precision: torch.dtype | None, data: str, processes: int = 1
+) -> dict[str, str]:
     """Return what must not change for the same numbers to come out, by names that a person knows.
 
     Args:
         device: Where is computed.
         precision: In which matrix products are computed; None is float32.
+        data: Checksum of the tokens; empty if nobody knows it.
         processes: How many share a batch.
     """
     told = {
@@ -41,7 +44,7 @@ def describe_environment(device: torch.device, precision: torch.dtype | None, pr
     }
     if device.type == "cpu":
         told |= {"threads": str(torch.get_num_threads()), "processor": torch.backends.cpu.get_cpu_capability()}
-    return told
+    return told | ({"data": data} if data else {})
 
 
 def judge(before: Mapping[str, str], now: Mapping[str, str]) -> Exactness:

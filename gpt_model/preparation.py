@@ -6,7 +6,6 @@ And, when the run has been trained before, its newest whole checkpoint and wheth
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from gpt_model.checkpoint import load_checkpoint, load_model_and_tokenizer
 from gpt_model.checkpoint_shelf import CheckpointShelf
 from gpt_model.config import ModelConfig, RunConfig
 from gpt_model.corpus import find_documents
-from gpt_model.data import Progress, Shards, prepare_shards
 from gpt_model.device import choose_device
 from gpt_model.edits import Edit, find_edits
 from gpt_model.errors import ConfigError
@@ -27,6 +25,8 @@ from gpt_model.model import GPT
 from gpt_model.precision import autocast_dtype
 from gpt_model.recorder import Recorder
 from gpt_model.runs import Run
+from gpt_model.shards import Progress, Shards, prepare_shards
+from gpt_model.splitting import Split
 from gpt_model.tokenizer import Tokenizer
 
 
@@ -63,12 +63,12 @@ def prepare(run: Run, recorder: Recorder, on_progress: Progress) -> Prepared:
     torch.manual_seed(settings.seed)
     saved = shelf.load_newest(lambda message: recorder.event("fail", message))
     if saved is None:
-        model, shards = _prepare_model(run.config, run.directory / "data", on_progress)
+        model, shards = _prepare_model(run, recorder, on_progress)
         state = None
     else:
         loaded, tokenizer, state = saved
         model = _with_dropout(loaded, run.config.model.dropout)
-        shards = _prepare_data(run.config, run.directory / "data", tokenizer, on_progress)
+        shards = _prepare_data(run, recorder, tokenizer, on_progress)
     if settings.lora_rank:
         adapt(model, settings.lora_rank, settings.lora_alpha)
         if state is not None:
@@ -78,12 +78,13 @@ def prepare(run: Run, recorder: Recorder, on_progress: Progress) -> Prepared:
         shelf.repair_links(state["progress"]["best_step"])
     step, since = (0, 0) if state is None else (int(state["progress"]["step"]), int(state["events"]))
     edits = [edit for edit in find_edits(run.read_events(since)[0]) if edit.step >= step]
-    where = describe_environment(device, autocast_dtype(settings.precision, device, model.config.n_embd))
+    precision = autocast_dtype(settings.precision, device, model.config.n_embd)
+    where = describe_environment(device, precision, shards.checksum)
     _tell_beginning(run, recorder, model, shards, where, state, edits)
     return Prepared(model, shards, shelf, state, where, edits)
 
 
-def _prepare_model(config: RunConfig, data_directory: Path, on_progress: Progress) -> tuple[GPT, Shards]:
+def _prepare_model(run: Run, recorder: Recorder, on_progress: Progress) -> tuple[GPT, Shards]:
     """Return a new run's model, on the CPU, and its shards; torch's global generator gives the initial weights.
 
     The vocabulary is the tokenizer's: a small corpus can give a `bpe:N` fewer tokens than N.
@@ -92,10 +93,11 @@ def _prepare_model(config: RunConfig, data_directory: Path, on_progress: Progres
         ConfigError: the configuration does not fit the checkpoint that it starts from.
         DataError, TokenizerError, CheckpointError: the texts, the tokenizer or that checkpoint cannot be used.
     """
+    config = run.config
     if config.init is None:
         if config.tokenizer == "checkpoint":
             raise ConfigError("tokenizer = checkpoint: needs init, the checkpoint that brings the tokenizer.")
-        shards = _prepare_data(config, data_directory, config.tokenizer, on_progress)
+        shards = _prepare_data(run, recorder, config.tokenizer, on_progress)
         model = build_model(dataclasses.replace(config.model, vocab_size=shards.tokenizer.vocab_size))
         if config.train.zero_init:
             zero_residual_projections(model)
@@ -111,18 +113,21 @@ def _prepare_model(config: RunConfig, data_directory: Path, on_progress: Progres
             f"tokenizer = {config.tokenizer}: the checkpoint {config.init} was trained with {tokenizer.name}. "
             "Set tokenizer to checkpoint."
         )
-    shards = _prepare_data(config, data_directory, tokenizer, on_progress)
+    shards = _prepare_data(run, recorder, tokenizer, on_progress)
     return _with_dropout(loaded, config.model.dropout), shards
 
 
-def _prepare_data(config: RunConfig, directory: Path, tokenizer: Tokenizer | str, on_progress: Progress) -> Shards:
+def _prepare_data(run: Run, recorder: Recorder, tokenizer: Tokenizer | str, on_progress: Progress) -> Shards:
     """Return the shards of a run.
 
     Raises:
         DataError, TokenizerError: the texts or the tokenizer cannot be used.
     """
-    val_fraction = config.train.val_fraction
-    return prepare_shards(directory, lambda: find_documents(config.files), tokenizer, val_fraction, on_progress)
+    split = Split(run.config.train.val_split, run.config.train.val_fraction)
+    return prepare_shards(
+        run.directory / "data", lambda: find_documents(run.texts), tokenizer, split, on_progress,
+        lambda message: recorder.event("fail", message),
+    )  # fmt: skip
 
 
 def _with_dropout(model: GPT, dropout: float) -> GPT:

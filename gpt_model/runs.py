@@ -93,8 +93,10 @@ class Run:
         return self.directory.name
 
     @classmethod
-    def create(cls, root: Path, config: RunConfig, name: str | None = None) -> "Run":
+    def create(cls, root: Path, config: RunConfig, name: str | None = None, text: Path | None = None) -> "Run":
         """Create a run directory under `root`; without a name it is named after its texts.
+
+        A `text` on the same disk is moved into the directory, under the name of the configuration's first file.
 
         Raises:
             RunError: the name is taken or not a name, or the directory cannot be made.
@@ -109,6 +111,8 @@ class Run:
             directory = _make_directory(root, config, name)
             (directory / "commands").mkdir()
             (directory / "checkpoints").mkdir()
+            if text is not None:
+                text.rename(directory / config.files[0])
             write_atomically(directory / "config.toml", config.to_toml())  # last: with it the directory is a run
         except FileExistsError:
             raise RunError(
@@ -141,6 +145,11 @@ class Run:
             ConfigError: it holds no config.toml, or a damaged one.
         """
         return cls(directory.absolute(), RunConfig.read(directory / "config.toml"))
+
+    @property
+    def texts(self) -> list[str]:
+        """What it trains on: files, directories and globs. A relative one is a file of the run's own."""
+        return [str(self.directory / file) for file in self.config.files]
 
     # --- reading
 

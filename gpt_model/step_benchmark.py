@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from gpt_model.architectures import build_model
+from gpt_model.batches import Batch
 from gpt_model.benchmark import peak_memory
 from gpt_model.config import ModelConfig
-from gpt_model.data import Batch
 from gpt_model.device import choose_device
 from gpt_model.presets import Preset
 from gpt_model.update import Updater

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from gpt_model.batches import Batches, evaluation_batches
 from gpt_model.config import TrainConfig
 from gpt_model.config_values import from_table, to_table
 from gpt_model.control import Control
-from gpt_model.data import Batches, evaluation_batches
 from gpt_model.errors import CheckpointError, ConfigError, DataError, RunError
 from gpt_model.lora import adapters_state, merged
 from gpt_model.loss_watch import NOT_FINITE_LIMIT, LossWatch

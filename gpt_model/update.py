@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from gpt_model.averaging import AveragedWeights
+from gpt_model.batches import Batch
 from gpt_model.config import TrainConfig
-from gpt_model.data import Batch
 from gpt_model.model import GPT
 from gpt_model.optim import build_optimizers, clip_gradients
 from gpt_model.precision import autocast_dtype

@@ -16,6 +16,7 @@ from gpt_tui.cli.follow import Follower, describe, follow_running, launch_and_fo
 from gpt_tui.cli.json_text import to_json
 from gpt_tui.cli.models import name_architecture
 from gpt_tui.cli.options import complete_run, json_option, parse_settings, run_argument
+from gpt_tui.cli.runs_batch import batch
 from gpt_tui.cli.runs_verify import verify
 from gpt_tui.cli.table import format_age, format_bytes, format_duration, format_fields, format_loss, format_table
 from gpt_tui.locations import find_locations
@@ -28,6 +29,7 @@ def runs() -> None:
     """List, watch and command training runs."""
 
 
+runs.add_command(batch)
 runs.add_command(verify)
 
 
@@ -77,7 +79,7 @@ def show(run_name: str, as_json: bool) -> None:
         ("preset", config.preset or "–"),
         ("tokenizer", config.tokenizer),
         ("starts from", _origin(config)),
-        ("text", ", ".join(config.files) or "the documentation that comes with Python"),
+        ("text", ", ".join(run.texts) or "the documentation that comes with Python"),
         ("directory", str(run.directory)),
         ("worker", f"pid {status.pid}" if status.pid and status.state in ALIVE else "–"),
     ]

@@ -1,11 +1,15 @@
 """gpt-tui train: from texts and options to a run that a worker trains; this process only watches it."""
 
+import contextlib
+import dataclasses
+
 import click
 
 from gpt_model.presets import PRESETS
 from gpt_model.runs import Run
 from gpt_tui.cli.follow import launch_and_follow
 from gpt_tui.cli.options import complete_checkpoint, parse_settings
+from gpt_tui.cli.spooled_input import spooled_input
 from gpt_tui.locations import find_locations
 from gpt_tui.new_run import check_texts, plan_run
 
@@ -28,14 +32,19 @@ def train(
     files: tuple[str, ...], preset: str | None, name: str | None, tokenizer: str | None, init: str | None,
     sets: dict[str, str], target_loss: float | None, detach: bool,
 ) -> int:  # fmt: skip
-    """Train a model on FILEs: text files, directories of them, or globs.
+    """Train a model on FILEs: text files, directories of them, or globs; - is standard input.
 
     Without a FILE the text is the documentation that comes with Python. The run is trained by a process of its own:
     closing the terminal changes nothing. The first Ctrl-C saves and stops it, the second leaves it to itself.
     """
     locations = find_locations()
-    plan = plan_run(files, preset, tokenizer, sets, target_loss, init, locations)
-    check_texts(plan.config)
-    run = Run.create(locations.runs, plan.config, name)
+    if "-" in files and len(files) > 1:
+        raise click.UsageError("Standard input (-) cannot be mixed with files: pipe them all in, or name them all.")
+    with contextlib.ExitStack() as kept:
+        text = kept.enter_context(spooled_input(locations.runs)) if files == ("-",) else None
+        plan = plan_run([text] if text else files, preset, tokenizer, sets, target_loss, init, locations)
+        check_texts(plan.config)
+        config = dataclasses.replace(plan.config, files=("stdin.txt",)) if text else plan.config
+        run = Run.create(locations.runs, config, name, text)
     click.echo(f"Run {run.name}: {' '.join(plan.notes)}", err=True)
     return launch_and_follow(run, detach)

@@ -103,3 +103,13 @@ def test_without_files_python_itself_is_the_corpus(monkeypatch: pytest.MonkeyPat
         corpus.built_in_text.cache_clear()
     assert len(docstrings) > 100_000
     assert docstrings != topics
+
+
+def test_the_mark_of_utf_8_is_no_text_and_other_encodings_are_named(tmp_path: Path) -> None:
+    document = document_of(tmp_path / "marked.txt", "\ufeffnight".encode())
+    assert list(document.chunks()) == ["night"]
+    assert document.size == 5
+    for encoding, name in {"utf-16": "UTF-16", "utf-32": "UTF-32"}.items():
+        (tmp_path / "it's.txt").write_bytes("night".encode(encoding))
+        with pytest.raises(DataError, match=rf"is {name} text.*iconv -f {name} -t UTF-8 '.*it'\"'\"'s.txt' > "):
+            find_documents([str(tmp_path / "it's.txt")])

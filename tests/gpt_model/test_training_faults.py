@@ -108,7 +108,11 @@ def test_when_no_checkpoint_is_whole_the_run_does_not_begin_anew(make_run: MakeR
         ({"tokenizer": "words"}, TokenizerError, "no tokenizer 'words'"),
         ({"tokenizer": "checkpoint"}, ConfigError, "needs init"),
         ({"files": ("/nowhere/at/all.txt",)}, DataError, "no file /nowhere/at/all.txt"),
-        ({"val_fraction": 1e-9, "target_loss": 1.0, "target_metric": "val"}, DataError, "holds no text here"),
+        (
+            {"val_fraction": 1e-9, "val_split": "tail", "target_loss": 1.0, "target_metric": "val"},
+            DataError,
+            "holds no text here",
+        ),
     ],
 )
 def test_a_run_that_cannot_be_trained_says_why(
@@ -119,7 +123,7 @@ def test_a_run_that_cannot_be_trained_says_why(
 
 
 def test_a_validation_split_too_small_is_told(make_run: MakeRun, train_here: TrainHere) -> None:
-    run = make_run(val_fraction=0.002, max_steps=2)
+    run = make_run(val_fraction=0.002, val_split="tail", max_steps=2)
     status = train_here(run)
     assert status.val_loss is not None
     assert any("in one shorter sequence" in event["message"] for event in run.read_events()[0])

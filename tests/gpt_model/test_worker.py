@@ -119,7 +119,8 @@ def test_a_run_that_fails_says_so_in_its_status(make_run: MakeRun, wait_until: W
 
 def test_a_fault_that_nobody_foresaw_leaves_its_traceback_in_the_log(make_run: MakeRun) -> None:
     run = make_run()
-    (run.directory / "data").write_text("a file where a directory should be")
+    (run.directory / "checkpoints").rmdir()
+    (run.directory / "checkpoints").write_text("a file where a directory should be")
     result = run_worker(str(run.directory))
     assert result.returncode == 1
     status = run.status()
