@@ -16,6 +16,7 @@ from gpt_model.checkpoint_shelf import CheckpointShelf
 from gpt_model.config import ModelConfig, RunConfig
 from gpt_model.corpus import find_documents
 from gpt_model.device import choose_device
+from gpt_model.distributed import Company
 from gpt_model.edits import Edit, find_edits
 from gpt_model.errors import ConfigError
 from gpt_model.exactness import describe_environment, judge
@@ -46,16 +47,15 @@ class Prepared:
     """What was set after that checkpoint, and is to be set again at the same steps."""
 
 
-def prepare(run: Run, recorder: Recorder, on_progress: Progress) -> Prepared:
+def prepare(run: Run, recorder: Recorder, on_progress: Progress, company: Company) -> Prepared:
     """Return all that a run needs; its first event says what that is.
 
     Raises:
         GptError: the configuration, the texts, the tokenizer or a checkpoint cannot be used.
     """
     settings = run.config.train
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    device = choose_device(settings.device)
+    company.share_threads(settings.threads)
+    device = company.own_device(choose_device(settings.device))
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
     shelf = CheckpointShelf(run)
@@ -79,7 +79,7 @@ def prepare(run: Run, recorder: Recorder, on_progress: Progress) -> Prepared:
     step, since = (0, 0) if state is None else (int(state["progress"]["step"]), int(state["events"]))
     edits = [edit for edit in find_edits(run.read_events(since)[0]) if edit.step >= step]
     precision = autocast_dtype(settings.precision, device, model.config.n_embd)
-    where = describe_environment(device, precision, shards.checksum)
+    where = describe_environment(device, precision, shards.checksum, company.size)
     _tell_beginning(run, recorder, model, shards, where, state, edits)
     return Prepared(model, shards, shelf, state, where, edits)
 
@@ -147,6 +147,8 @@ def _tell_beginning(
     rank = run.config.train.lora_rank
     adapters = f" and {trained / 1e6:.3g} M in adapters of rank {rank}, which alone are trained," if rank else ""
     threads = f", {where['threads']} threads" if "threads" in where else ""
+    if where["processes"] != "1":
+        threads += f" in each of {where['processes']} processes" if threads else f", {where['processes']} processes"
     what = (
         f"{model.config.parameter_count / 1e6:.2f} M parameters{adapters} on {where['device']}{threads}; "
         f"{len(shards.train):,} tokens to train on, {len(shards.val):,} to validate on; "

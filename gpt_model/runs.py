@@ -244,8 +244,10 @@ class Run:
 
     # --- commanding
 
-    def launch(self) -> None:
+    def launch(self, processes: int | None = None) -> None:
         """Start the worker, detached: it outlives this process and its terminal. With a checkpoint it resumes.
+
+        The worker starts as many `processes` as the configuration says when none are given.
 
         The lock is taken here and inherited by the worker, so that nobody ever sees the run started and not alive.
 
@@ -263,6 +265,7 @@ class Run:
             self.write_status(starting)
             # -P: a file of the user's that is called random.py must not end up inside the worker.
             command = [sys.executable, "-P", "-m", "gpt_model.worker", str(self.directory), "--lock", str(lock.number)]
+            command += [f"--nproc={processes}"] if processes else []
             try:
                 with (self.directory / "log.txt").open("ab") as log:
                     worker = subprocess.Popen(

@@ -14,24 +14,27 @@ from gpt_model.batches import Batches, evaluation_batches
 from gpt_model.config import TrainConfig
 from gpt_model.config_values import from_table, to_table
 from gpt_model.control import Control
+from gpt_model.distributed import Company, gather
 from gpt_model.errors import CheckpointError, ConfigError, DataError, RunError
 from gpt_model.lora import adapters_state, merged
 from gpt_model.loss_watch import NOT_FINITE_LIMIT, LossWatch
 from gpt_model.mailbox import Acknowledgement, Command
 from gpt_model.orders import Orders, Rewind
 from gpt_model.pace import Pace
+from gpt_model.parallel_update import build_updater
 from gpt_model.preparation import Prepared, prepare
 from gpt_model.progress import Progress
 from gpt_model.recorder import Recorder
 from gpt_model.runs import Run
 from gpt_model.sampling import write_sample
-from gpt_model.update import Reading, Updater, is_out_of_memory
+from gpt_model.update import Reading, is_out_of_memory
 
 
-def train(run: Run, recorder: Recorder, control: Control) -> None:
+def train(run: Run, recorder: Recorder, control: Control, processes: int | None = None) -> None:
     """Train a run to its end, from its last checkpoint if it has one. The caller holds the run's lock.
 
-    Ends with the status "finished", or "stopped" when it was asked to stop.
+    Ends with the status "finished", or "stopped" when it was asked to stop. `processes` are as many as the
+    configuration says when not given.
 
     Raises:
         GptError: the run cannot be trained; the status "failed" is the caller's to write.
@@ -43,10 +46,11 @@ def train(run: Run, recorder: Recorder, control: Control) -> None:
         recorder.status(phase=f"{what}, {share:.0%}" if share > 0 else what)
 
     recorder.status(state="starting", phase="loading")
-    with _memory_told(run.config.train):
+    with _memory_told(run.config.train), gather(processes or run.config.train.processes) as company:
         while True:
             try:
-                training = _Training(run, recorder, control, prepare(run, recorder, on_progress))
+                prepared = prepare(run, recorder, on_progress, company)
+                training = _Training(run, recorder, control, prepared, company)
             except _Left:
                 _stop(recorder, control, "Stopped before the first step.")
                 return
@@ -55,7 +59,7 @@ def train(run: Run, recorder: Recorder, control: Control) -> None:
                 return
             except Rewind as back:
                 training.go_back(back)
-                del training  # its memory is needed for what comes
+                del training, prepared  # their memory is needed for what comes
 
 
 class _Left(Exception):
@@ -65,7 +69,7 @@ class _Left(Exception):
 class _Training:
     """A run that is being trained."""
 
-    def __init__(self, run: Run, recorder: Recorder, control: Control, prepared: Prepared) -> None:
+    def __init__(self, run: Run, recorder: Recorder, control: Control, prepared: Prepared, company: Company) -> None:
         state = prepared.state or {}
         self._run, self._recorder, self._control = run, recorder, control
         self._shelf, self._model, self._tokenizer = prepared.shelf, prepared.model, prepared.shards.tokenizer
@@ -86,7 +90,7 @@ class _Training:
         if len(val) <= length and self.settings.val_fraction > 0:
             how = "in one shorter sequence" if self._validation else "not at all"
             recorder.event("evaluation", f"The validation split has only {len(val):,} tokens; it is used {how}.")
-        self._updater = Updater(self._model, self.settings)
+        self._updater = build_updater(self._model, self.settings, company)
         if state:
             self._updater.restore(state["updater"])
         self._orders = Orders(self, recorder, control, prepared.edits)

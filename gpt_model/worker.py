@@ -6,6 +6,7 @@ It opens the run, takes its lock and says so before it imports torch, so that a 
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import time
 import traceback
@@ -25,7 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m gpt_model.worker", description="Train a run, or resume it.")
     parser.add_argument("run_directory", type=Path)
     parser.add_argument("--lock", type=int, metavar="FD", help="an open file that carries the run's lock already")
+    parser.add_argument("--nproc", type=int, metavar="N", help="processes on this machine; the run's own if not given")
     options = parser.parse_args(arguments)
+    if int(os.environ.get("RANK", "0")) > 0:
+        return _follow()
     try:
         run = Run.at(options.run_directory)
         lock = RunLock.take(run.directory) if options.lock is None else RunLock.inherit(options.lock)
@@ -33,10 +37,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     with lock:
-        return _work(run, launched=options.lock is not None)
+        return _work(run, options.nproc, launched=options.lock is not None)
 
 
-def _work(run: Run, launched: bool) -> int:
+def _work(run: Run, processes: int | None, launched: bool) -> int:
     keep_freed_memory()
     control = Control(run)
     if not launched:
@@ -51,7 +55,7 @@ def _work(run: Run, launched: bool) -> int:
             try:
                 from gpt_model.training import train
 
-                train(run, recorder, control)
+                train(run, recorder, control, processes)
                 return 0
             except GptError as error:
                 _fail(recorder, str(error))
@@ -66,6 +70,22 @@ def _work(run: Run, launched: bool) -> int:
             finally:
                 control.discard_rest()
             return 1
+
+
+def _follow() -> int:
+    """Take part in a run that another process trains: it alone is to be told to stop, and then tells this one."""
+    keep_freed_memory()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    from gpt_model.distributed import join
+    from gpt_model.parallel_update import follow
+
+    try:
+        follow(join())
+        return 0
+    except GptError as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 def _fail(recorder: Recorder, message: str) -> None:

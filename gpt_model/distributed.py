@@ -1,0 +1,158 @@
+"""Company: the processes that train one run together, and how they find and hear each other. Knows no run, no model.
+
+Rank 0 is the trainer as it always is: it alone has the run directory, decides, and tells the others what to take part
+in. The others follow. They are started here by rank 0, or everywhere by torchrun, whose variables are then obeyed:
+
+    torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m gpt_model.worker RUN_DIR
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+from gpt_model.errors import RunError
+
+_PATIENCE = timedelta(days=365)
+"""A run may be paused for as long; a process that dies is noticed by its connections, at once."""
+_GATHERING = timedelta(minutes=5)
+_FAREWELL_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Company:
+    """The processes of a run, seen by one of them."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    """Processes on this machine."""
+
+    def tell(self, what: str, *arguments: Any) -> None:
+        """Tell all other processes what is done next; for rank 0.
+
+        Raises:
+            RunError: one of them is gone.
+        """
+        with together():
+            distributed.broadcast_object_list([what, arguments], src=0)
+
+    def hear(self) -> tuple[str, tuple[Any, ...]]:
+        """Wait for what rank 0 tells.
+
+        Raises:
+            RunError: it is gone.
+        """
+        told: list[Any] = [None, None]
+        with together():
+            distributed.broadcast_object_list(told, src=0)
+        return told[0], told[1]
+
+    def own_device(self, device: torch.device) -> torch.device:
+        """Return this process's device of a kind: every process of a machine has a GPU of its own."""
+        if self.size == 1 or str(device) != "cuda":
+            return device
+        own = torch.device("cuda", self.local_rank)
+        torch.cuda.set_device(own)
+        return own
+
+    def share_threads(self, threads: int) -> None:
+        """Set this process's CPU threads; 0 shares the machine's among its processes."""
+        if threads or self.local_size > 1:
+            torch.set_num_threads(threads or max(torch.get_num_threads() // self.local_size, 1))
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Say in a sentence that a process is gone with which something was to be done.
+
+    Raises:
+        RunError: it is.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # gloo raises no kind of its own
+        if not _is_lost(error):
+            raise
+        raise RunError(
+            "Another process of this run was lost, so this one ends too. Resume the run to go on from its last "
+            "checkpoint."
+        ) from error
+
+
+def _is_lost(error: RuntimeError) -> bool:
+    signs = ("connection", "gloo", "nccl", "peer", "socket", "broken pipe", "store", "timeout")
+    return isinstance(error, distributed.DistError) or any(sign in str(error).lower() for sign in signs)
+
+
+@contextmanager
+def gather(processes: int) -> Iterator[Company]:
+    """Have a run's processes together, as rank 0; the others are told to end when the context is left.
+
+    Args:
+        processes: how many to start on this machine; torchrun's variables, where they are set, decide instead.
+
+    Raises:
+        RunError: they cannot be started, or do not come.
+    """
+    if "WORLD_SIZE" not in os.environ and processes == 1:
+        yield Company()
+        return
+    followers: list[subprocess.Popen[bytes]] = []
+    try:
+        try:
+            company = join() if "WORLD_SIZE" in os.environ else _start(processes, followers)
+        except (OSError, RuntimeError) as error:
+            raise RunError(f"The run's {processes} processes did not come together: {error}") from error
+        yield company
+        company.tell("end")
+        for follower in followers:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                follower.wait(_FAREWELL_SECONDS)
+    finally:
+        for follower in followers:
+            follower.kill()
+            follower.wait()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
+def join() -> Company:
+    """Join the company that the environment names, as torchrun does it.
+
+    Raises:
+        RuntimeError: the others do not come.
+        ValueError: a variable is missing.
+    """
+    distributed.init_process_group(_backend(), timeout=_PATIENCE)
+    local = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return Company(distributed.get_rank(), distributed.get_world_size(), *local)
+
+
+def _start(processes: int, followers: list[subprocess.Popen[bytes]]) -> Company:
+    """Start the other processes on this machine and gather with them; they are added to `followers` at once."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the machine's own name need not resolve
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=_GATHERING)
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(processes)}
+    address["LOCAL_WORLD_SIZE"] = str(processes)
+    for rank in range(1, processes):
+        command = [sys.executable, "-P", "-m", "gpt_model.worker", "."]
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        followers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | address | own))
+    shared = PrefixStore("default_pg", store)  # where the others look, who find it through their environment
+    distributed.init_process_group(_backend(), store=shared, rank=0, world_size=processes, timeout=_PATIENCE)
+    return Company(0, processes, 0, processes)
+
+
+def _backend() -> str:
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -1,0 +1,160 @@
+"""ParallelUpdater: updates that several processes compute together, each its rows of a batch. Knows no run.
+
+Every process makes the same updates of the same weights, from the sum of all gradients; rank 0 tells the others when
+(`follow`), and has what the others need not: averaged weights, evaluation, samples, checkpoints.
+"""
+
+import copy
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from gpt_model.architectures import build_model
+from gpt_model.batches import Batch
+from gpt_model.config import ModelConfig, TrainConfig
+from gpt_model.device import choose_device
+from gpt_model.distributed import Company, together
+from gpt_model.errors import ConfigError, RunError
+from gpt_model.gradient_sum import GradientSum
+from gpt_model.lora import adapt
+from gpt_model.model import GPT
+from gpt_model.update import Reading, Updater, is_out_of_memory
+
+
+class ParallelUpdater(Updater):
+    """An Updater that is one of several. Outside rank 0 it is told what to do by `follow`."""
+
+    def __init__(self, model: GPT, train: TrainConfig, company: Company) -> None:
+        """Gather with the other processes; all take rank 0's weights.
+
+        Raises:
+            ConfigError: a batch has fewer sequences than there are processes.
+            RunError: a process is gone.
+        """
+        if train.batch_size < company.size:
+            raise ConfigError(
+                f"batch_size = {train.batch_size}: {company.size} processes need at least a sequence each. Set a "
+                "larger batch_size, or fewer processes."
+            )
+        self._company = company
+        self._leads = company.rank == 0
+        if self._leads:
+            company.tell("build", model.config, dataclasses.replace(train, ema_decay=0.0))
+        super().__init__(model, train)
+        largest = -(-train.batch_size // company.size)
+        self.micro_batch_size = min(self.micro_batch_size, largest)
+        with together(), torch.no_grad():
+            for parameter in model.parameters():
+                distributed.broadcast(parameter, src=0)
+        self._sum = GradientSum([each for each in model.parameters() if each.requires_grad])
+        if not self._leads:
+            torch.manual_seed(train.seed + 1_000_003 * company.rank)  # dropout of its own
+
+    def update(self, batch: Batch, step: int, train: TrainConfig) -> list[Reading]:
+        """Make an update together; see Updater.
+
+        Raises:
+            RunError: a process is gone, or has no memory for its part.
+        """
+        if self._leads:
+            self._company.tell("update", batch, step, train)
+        with together():
+            return super().update(batch, step, train)
+
+    def to_state(self) -> dict[str, Any]:
+        """Return what Updater does, and the random state of every process; on others than rank 0 nothing of use."""
+        if self._leads:
+            self._company.tell("to_state")
+        states: list[Any] | None = [None] * self._company.size if self._leads else None
+        with together():
+            distributed.gather_object(self._random_state(), states, dst=0)
+        return super().to_state() | {"random_of_ranks": states}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `to_state` returned, also of another number of processes: then with other random numbers."""
+        if self._leads:
+            others = {name: value for name, value in state.items() if name != "averages"}
+            self._company.tell("restore", others)
+        own = copy.copy(state)
+        states = state.get("random_of_ranks") or [state]
+        if len(states) == self._company.size:
+            own |= states[self._company.rank]
+        elif not self._leads:
+            own |= self._random_state()
+        super().restore(own)
+
+    def _gradients(self, batch: Batch, z_loss: float) -> Tensor:
+        """Leave the gradient of the whole batch's mean loss in the parameters; return that loss."""
+        try:
+            loss = self._accumulate_own(batch, z_loss)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # The others wait in the middle of averaging, so it cannot be tried again in smaller parts here.
+            raise RunError(
+                f"Process {self._company.rank} has not enough memory for {self.micro_batch_size} sequences at a time. "
+                f"Start the run anew with micro_batch_size={max(self.micro_batch_size // 2, 1)}, or more processes."
+            ) from error
+        distributed.all_reduce(loss)
+        return loss
+
+    def _accumulate_own(self, batch: Batch, z_loss: float) -> Tensor:
+        """Return this process's share of the mean loss, and have the gradients of all added up."""
+        ids, targets = (_rows(part, self._company) for part in batch)
+        total = torch.zeros((), device=self._device)
+        left = len(ids)
+        for some_ids, some_targets in self._parts((ids, targets)):
+            with self._autocast():
+                loss = self.model.loss(some_ids, some_targets, z_loss) * (len(some_ids) / len(batch[0]))
+            left -= len(some_ids)
+            if not left:
+                self._sum.begin()
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        self._sum.finish()
+        return total
+
+
+def build_updater(model: GPT, train: TrainConfig, company: Company) -> Updater:
+    """Return what updates a model, alone or in company."""
+    return Updater(model, train) if company.size == 1 else ParallelUpdater(model, train, company)
+
+
+def follow(company: Company) -> None:
+    """Take part in what rank 0 tells until it tells the end.
+
+    Raises:
+        GptError: rank 0 is gone, or what it told cannot be done here.
+    """
+    updater: ParallelUpdater | None = None
+    while True:
+        what, arguments = company.hear()
+        if what == "end":
+            return
+        if what == "build":
+            updater = None  # its memory is needed for what comes
+            updater = _build(company, *arguments)
+            continue
+        assert updater is not None, f"told to {what} before there is a model"
+        if what == "update":
+            updater.update(*arguments)
+        elif what == "to_state":
+            updater.to_state()
+        else:
+            updater.restore(*arguments)
+
+
+def _build(company: Company, config: ModelConfig, train: TrainConfig) -> ParallelUpdater:
+    company.share_threads(train.threads)
+    device = company.own_device(choose_device(train.device))
+    model = build_model(config)
+    if train.lora_rank:
+        adapt(model, train.lora_rank, train.lora_alpha)
+    return ParallelUpdater(model.to(device).train(), train, company)
+
+
+def _rows(part: Any, company: Company) -> Any:
+    """Return a process's rows of a batch: as many as the others have, or one more."""
+    return part[company.rank * len(part) // company.size : (company.rank + 1) * len(part) // company.size]
