@@ -123,6 +123,8 @@ def gather(processes: int) -> Iterator[Company]:
         for follower in followers:
             follower.kill()
             follower.wait()
+            if follower.stdin:
+                follower.stdin.close()
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
@@ -146,9 +148,9 @@ def _start(processes: int, followers: list[subprocess.Popen[bytes]]) -> Company:
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(processes)}
     address["LOCAL_WORLD_SIZE"] = str(processes)
     for rank in range(1, processes):
-        command = [sys.executable, "-P", "-m", "gpt_model.worker", "."]
+        command = [sys.executable, "-P", "-m", "gpt_model.worker", ".", "--follow"]
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        followers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ | address | own))
+        followers.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | address | own))
     shared = PrefixStore("default_pg", store)  # where the others look, who find it through their environment
     distributed.init_process_group(_backend(), store=shared, rank=0, world_size=processes, timeout=_PATIENCE)
     return Company(0, processes, 0, processes)

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -27,9 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run_directory", type=Path)
     parser.add_argument("--lock", type=int, metavar="FD", help="an open file that carries the run's lock already")
     parser.add_argument("--nproc", type=int, metavar="N", help="processes on this machine; the run's own if not given")
+    parser.add_argument("--follow", action="store_true", help="end when standard input does: its writer is rank 0")
     options = parser.parse_args(arguments)
     if int(os.environ.get("RANK", "0")) > 0:
-        return _follow()
+        return _follow(options.follow)
     try:
         run = Run.at(options.run_directory)
         lock = RunLock.take(run.directory) if options.lock is None else RunLock.inherit(options.lock)
@@ -72,9 +74,11 @@ def _work(run: Run, processes: int | None, launched: bool) -> int:
             return 1
 
 
-def _follow() -> int:
+def _follow(leader_writes: bool) -> int:
     """Take part in a run that another process trains: it alone is to be told to stop, and then tells this one."""
     keep_freed_memory()
+    if leader_writes:  # nothing, ever: its end of the pipe is closed when it dies, also before there is a connection
+        threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(1)), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     from gpt_model.distributed import join

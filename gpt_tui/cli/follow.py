@@ -108,8 +108,8 @@ def describe(status: Status) -> str:
     return "  ".join(words)
 
 
-def launch_and_follow(run: Run, detach: bool) -> int:
-    """Launch a run's worker, and follow it unless `detach`; return the exit code.
+def launch_and_follow(run: Run, detach: bool, processes: int | None = None) -> int:
+    """Launch a run's worker (of so many processes, if given) and follow it unless `detach`; return the exit code.
 
     The first Ctrl-C asks the run to save and stop, and waits for that; the second leaves it to itself. The run's name
     is all that comes on standard output.
@@ -118,10 +118,10 @@ def launch_and_follow(run: Run, detach: bool) -> int:
         RunError: the worker cannot be started, or the run failed or was lost.
     """
     if detach:
-        run.launch()
+        run.launch(processes)
         click.echo(run.name)
         return 0
-    return _follow(run, run.launch)
+    return _follow(run, lambda: run.launch(processes))
 
 
 def follow_running(run: Run) -> int:

@@ -113,12 +113,13 @@ def pause(run_name: str) -> None:
 
 @runs.command()
 @run_argument
+@click.option("--nproc", type=click.IntRange(min=1), metavar="N", help="Processes on this machine.  [the run's own]")
 @click.option("--detach", is_flag=True, help="Return at once; the run goes on.")
-def resume(run_name: str, detach: bool) -> int:
+def resume(run_name: str, nproc: int | None, detach: bool) -> int:
     """Go on with a run: after a pause, or from its last checkpoint."""
     run = _open(run_name)
     if not run.is_locked():
-        return launch_and_follow(run, detach)
+        return launch_and_follow(run, detach, nproc)
     if run.status().state == "paused":
         _command(run, "resume")
     else:

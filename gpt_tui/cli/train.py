@@ -27,10 +27,11 @@ from gpt_tui.new_run import check_texts, plan_run
     help="An option of the model or the run, such as n_layer=4 or max_steps=2000; repeatable.",
 )  # fmt: skip
 @click.option("--target-loss", type=float, metavar="X", help="Finish when the smoothed training loss is at or below X.")
+@click.option("--nproc", type=click.IntRange(min=1), metavar="N", help="Processes on this machine that share a batch.")
 @click.option("--detach", is_flag=True, help="Return at once; the run goes on.")
 def train(
     files: tuple[str, ...], preset: str | None, name: str | None, tokenizer: str | None, init: str | None,
-    sets: dict[str, str], target_loss: float | None, detach: bool,
+    sets: dict[str, str], target_loss: float | None, nproc: int | None, detach: bool,
 ) -> int:  # fmt: skip
     """Train a model on FILEs: text files, directories of them, or globs; - is standard input.
 
@@ -38,6 +39,7 @@ def train(
     closing the terminal changes nothing. The first Ctrl-C saves and stops it, the second leaves it to itself.
     """
     locations = find_locations()
+    sets |= {"processes": str(nproc)} if nproc else {}
     if "-" in files and len(files) > 1:
         raise click.UsageError("Standard input (-) cannot be mixed with files: pipe them all in, or name them all.")
     with contextlib.ExitStack() as kept:

@@ -1,6 +1,6 @@
 """A harness that kills workers: real training, SIGKILL at random instants, and what must hold after every one.
 
-python tests/gpt_model/kill_harness.py [--kills 300] [--seed 1] [--directory DIR]
+python tests/gpt_model/kill_harness.py [--kills 300] [--processes 1] [--seed 1] [--directory DIR]
 
 A parent with torch imported forks the workers, so that a launch costs milliseconds; every twentieth is launched as
 users launch it. Runs go on until they finish; then the next is begun, with AdamW and Muon in turn. After every kill:
@@ -57,13 +57,17 @@ class Harness:
     sends_edit = True
     """Whether somebody changes settings while a run is running."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int, processes: int = 1) -> None:
         self.directory, self.luck = directory, random.Random(seed)
         self.runs = directory / "runs"
         (directory / "text.txt").write_text(TEXT, encoding="utf-8")
+        self.processes = processes
+        """That train a run; one of them is killed, and the others are to end by themselves."""
         self.kills = 0
         self.moments: collections.Counter[str] = collections.Counter()
         """At what the kills fell, as far as the files show it."""
+        self.victims: collections.Counter[str] = collections.Counter()
+        """Of several processes, which was killed."""
         self.launches = 0
         self._real_launch_is_due = False
         self.finished: list[str] = []
@@ -89,7 +93,7 @@ class Harness:
         return run
 
     def create(self, name: str, optimizer: str) -> Run:
-        train = dataclasses.replace(TRAIN, optimizer=optimizer)  # type: ignore[arg-type]
+        train = dataclasses.replace(TRAIN, optimizer=optimizer, processes=self.processes)  # type: ignore[arg-type]
         config = RunConfig(MODEL, train, files=(str(self.directory / "text.txt"),))
         return Run.create(self.runs, config, name)
 
@@ -102,15 +106,20 @@ class Harness:
             self._real_launch_is_due &= not real
             may_live = self.kills >= kills
             # From the very start of a launch to some steps beyond the next checkpoints.
-            patience = LIMIT_SECONDS if may_live else self.luck.uniform(0.0, 4.0 if real else 0.5)
+            longest = 5.0 if self.processes > 1 else 4.0 if real else 0.5
+            patience = LIMIT_SECONDS if may_live else self.luck.uniform(0.0, longest)
             if real:
                 run.launch()
                 pid = int(json.loads((run.directory / "lock").read_bytes())["pid"])
             else:
                 pid = self.fork(run)
-            wait_for(pid, patience, is_child=not real)
+            if self.processes > 1 and not real:
+                self._kill_one(run, pid, patience)
+            else:
+                wait_for(pid, patience, is_child=not real)
             status = run.status()
-            check(status.state in ("lost", "finished") or (status.state == "stopped" and not status.step), run,
+            ends = ("lost", "finished", "failed") if self.processes > 1 else ("lost", "finished")
+            check(status.state in ends or (status.state == "stopped" and not status.step), run,
                   f"after a kill the state is {status.state}: {status.message}")  # fmt: skip
             if status.state != "finished":
                 self.kills += 1
@@ -126,6 +135,21 @@ class Harness:
             reached = max((each.step for each in saved), default=0)
             check(reached >= newest, run, f"the newest checkpoint went back from {newest} to {reached}")
             newest = reached
+
+    def _kill_one(self, run: Run, leader: int, patience: float) -> None:
+        """Kill the leader or a follower after a while; see that all others end then."""
+        if has_ended(leader, patience):
+            return
+        followers = [int(word) for word in Path(f"/proc/{leader}/task/{leader}/children").read_text().split()]
+        victim = self.luck.choice([leader, *followers])
+        os.kill(victim, signal.SIGKILL)
+        self.victims["leader" if victim == leader else "follower"] += 1
+        if victim == leader:
+            os.waitpid(leader, 0)
+        else:
+            check(has_ended(leader, 30.0), run, "the leader did not end after a follower was killed")
+        for follower in followers:
+            check(has_ended(follower, 30.0, is_child=False), run, "a follower did not end after another was killed")
 
     def _compare_records(self, run: Run, straight: Run) -> None:
         """Hold what a finished run has told against what the undisturbed one has."""
@@ -253,6 +277,7 @@ def main() -> None:
     """Kill workers and tell what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300)
+    parser.add_argument("--processes", type=int, default=1, help="That train a run; one of them is killed.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--directory", type=Path, help="An empty directory; one that is deleted afterwards if not given."
@@ -262,11 +287,12 @@ def main() -> None:
     assert training.train  # imported before the first fork
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kills-") as temporary:
-        harness = Harness(options.directory or Path(temporary), options.seed)
+        harness = Harness(options.directory or Path(temporary), options.seed, options.processes)
         harness.kill(options.kills)
     print(json.dumps({
         "kills": harness.kills, "launches": harness.launches, "finished": harness.finished,
-        "moments": dict(harness.moments.most_common()), "seconds": round(time.monotonic() - began),
+        "moments": dict(harness.moments.most_common()), "victims": dict(harness.victims),
+        "seconds": round(time.monotonic() - began),
     }))  # fmt: skip
 
 
