@@ -10,7 +10,8 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,6 +27,9 @@ _PATIENCE = timedelta(days=365)
 """A run may be paused for as long; a process that dies is noticed by its connections, at once."""
 _GATHERING = timedelta(minutes=5)
 _FAREWELL_SECONDS = 20.0
+_NOTICE_SECONDS = 10.0
+"""Within which a process notices by itself that another is gone, unless it waits for that one where nothing tells."""
+LOST = "Another process of this run was lost, so this one ends too. Resume the run to go on from its last checkpoint."
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,7 @@ def together() -> Iterator[None]:
     except RuntimeError as error:  # gloo raises no kind of its own
         if not _is_lost(error):
             raise
-        raise RunError(
-            "Another process of this run was lost, so this one ends too. Resume the run to go on from its last "
-            "checkpoint."
-        ) from error
+        raise RunError(LOST) from error
 
 
 def _is_lost(error: RuntimeError) -> bool:
@@ -96,11 +97,12 @@ def _is_lost(error: RuntimeError) -> bool:
 
 
 @contextmanager
-def gather(processes: int) -> Iterator[Company]:
+def gather(processes: int, last_words: Callable[[], object]) -> Iterator[Company]:
     """Have a run's processes together, as rank 0; the others are told to end when the context is left.
 
     Args:
         processes: how many to start on this machine; torchrun's variables, where they are set, decide instead.
+        last_words: called before this process is ended because another is lost and waiting for it has no end.
 
     Raises:
         RunError: they cannot be started, or do not come.
@@ -109,17 +111,20 @@ def gather(processes: int) -> Iterator[Company]:
         yield Company()
         return
     followers: list[subprocess.Popen[bytes]] = []
+    over = threading.Event()
     try:
         try:
-            company = join() if "WORLD_SIZE" in os.environ else _start(processes, followers)
+            company = join() if "WORLD_SIZE" in os.environ else _start(processes, followers, over, last_words)
         except (OSError, RuntimeError) as error:
             raise RunError(f"The run's {processes} processes did not come together: {error}") from error
         yield company
+        over.set()
         company.tell("end")
         for follower in followers:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 follower.wait(_FAREWELL_SECONDS)
     finally:
+        over.set()
         for follower in followers:
             follower.kill()
             follower.wait()
@@ -141,7 +146,9 @@ def join() -> Company:
     return Company(distributed.get_rank(), distributed.get_world_size(), *local)
 
 
-def _start(processes: int, followers: list[subprocess.Popen[bytes]]) -> Company:
+def _start(
+    processes: int, followers: list[subprocess.Popen[bytes]], over: threading.Event, last_words: Callable[[], object]
+) -> Company:
     """Start the other processes on this machine and gather with them; they are added to `followers` at once."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the machine's own name need not resolve
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=_GATHERING)
@@ -151,9 +158,20 @@ def _start(processes: int, followers: list[subprocess.Popen[bytes]]) -> Company:
         command = [sys.executable, "-P", "-m", "gpt_model.worker", ".", "--follow"]
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         followers.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | address | own))
+    threading.Thread(target=_watch, args=(followers, over, last_words), daemon=True).start()
     shared = PrefixStore("default_pg", store)  # where the others look, who find it through their environment
     distributed.init_process_group(_backend(), store=shared, rank=0, world_size=processes, timeout=_PATIENCE)
     return Company(0, processes, 0, processes)
+
+
+def _watch(followers: list[subprocess.Popen[bytes]], over: threading.Event, last_words: Callable[[], object]) -> None:
+    """End this process when a follower is lost and the rest of it waits for that one for ever."""
+    while all(follower.poll() is None for follower in followers):
+        if over.wait(1.0):
+            return
+    if not over.wait(_NOTICE_SECONDS):
+        last_words()
+        os._exit(1)
 
 
 def _backend() -> str:

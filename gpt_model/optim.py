@@ -57,6 +57,10 @@ class Optimizer:
         self._adamw.zero_grad(set_to_none=True)
         self._muon.zero_grad()
 
+    def adamw_parameters(self) -> list[nn.Parameter]:
+        """Return AdamW's parameters in the order in which its state counts them."""
+        return [each for group in self._adamw.param_groups for each in group["params"]]
+
     def to_state(self) -> dict[str, Any]:
         """Return the state for a checkpoint. Its tensors are those in use: they change with the next step."""
         return {"adamw": self._adamw.state_dict(), "muon": self._muon.to_state()}

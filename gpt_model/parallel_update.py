@@ -1,7 +1,7 @@
 """ParallelUpdater: updates that several processes compute together, each its rows of a batch. Knows no run.
 
 Every process makes the same updates of the same weights, from the sum of all gradients; rank 0 tells the others when
-(`follow`), and has what the others need not: averaged weights, evaluation, samples, checkpoints.
+(following.py), and has what the others need not: averaged weights, evaluation, samples, checkpoints.
 """
 
 import copy
@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from gpt_model.architectures import build_model
 from gpt_model.batches import Batch
-from gpt_model.config import ModelConfig, TrainConfig
-from gpt_model.device import choose_device
+from gpt_model.config import TrainConfig
 from gpt_model.distributed import Company, together
 from gpt_model.errors import ConfigError, RunError
 from gpt_model.gradient_sum import GradientSum
-from gpt_model.lora import adapt
 from gpt_model.model import GPT
 from gpt_model.update import Reading, Updater, is_out_of_memory
 
 
 class ParallelUpdater(Updater):
-    """An Updater that is one of several. Outside rank 0 it is told what to do by `follow`."""
+    """An Updater that is one of several, in every process of a run's company."""
+
+    is_sharded = False
+    """Whether every process has a part of the weights only."""
 
     def __init__(self, model: GPT, train: TrainConfig, company: Company) -> None:
         """Gather with the other processes; all take rank 0's weights.
@@ -41,16 +41,20 @@ class ParallelUpdater(Updater):
         self._company = company
         self._leads = company.rank == 0
         if self._leads:
-            company.tell("build", model.config, dataclasses.replace(train, ema_decay=0.0))
-        super().__init__(model, train)
-        largest = -(-train.batch_size // company.size)
-        self.micro_batch_size = min(self.micro_batch_size, largest)
+            company.tell("build", model.config, dataclasses.replace(train, ema_decay=0.0), self.is_sharded)
         with together(), torch.no_grad():
             for parameter in model.parameters():
                 distributed.broadcast(parameter, src=0)
-        self._sum = GradientSum([each for each in model.parameters() if each.requires_grad])
+        super().__init__(self._own(model), train)
+        largest = -(-train.batch_size // company.size)
+        self.micro_batch_size = min(self.micro_batch_size, largest)
         if not self._leads:
             torch.manual_seed(train.seed + 1_000_003 * company.rank)  # dropout of its own
+
+    def _own(self, model: GPT) -> GPT:
+        """Return the model that this process trains, which has the same weights in all of them."""
+        self._sum = GradientSum([each for each in model.parameters() if each.requires_grad])
+        return model
 
     def update(self, batch: Batch, step: int, train: TrainConfig) -> list[Reading]:
         """Make an update together; see Updater.
@@ -75,8 +79,13 @@ class ParallelUpdater(Updater):
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `to_state` returned, also of another number of processes: then with other random numbers."""
         if self._leads:
-            others = {name: value for name, value in state.items() if name != "averages"}
-            self._company.tell("restore", others)
+            self._tell_to_restore(state)
+        self._restore_own(state)
+
+    def _tell_to_restore(self, state: dict[str, Any]) -> None:
+        self._company.tell("restore", {name: value for name, value in state.items() if name != "averages"})
+
+    def _restore_own(self, state: dict[str, Any]) -> None:
         own = copy.copy(state)
         states = state.get("random_of_ranks") or [state]
         if len(states) == self._company.size:
@@ -106,53 +115,24 @@ class ParallelUpdater(Updater):
         total = torch.zeros((), device=self._device)
         left = len(ids)
         for some_ids, some_targets in self._parts((ids, targets)):
+            left -= len(some_ids)
+            self._before_part(is_last=not left)
             with self._autocast():
                 loss = self.model.loss(some_ids, some_targets, z_loss) * (len(some_ids) / len(batch[0]))
-            left -= len(some_ids)
-            if not left:
-                self._sum.begin()
-            loss.backward()  # type: ignore[no-untyped-call]
+            self._backward(loss)
             total += loss.detach()
-        self._sum.finish()
+        self._after_parts()
         return total
 
+    def _before_part(self, is_last: bool) -> None:
+        if is_last:
+            self._sum.begin()
 
-def build_updater(model: GPT, train: TrainConfig, company: Company) -> Updater:
-    """Return what updates a model, alone or in company."""
-    return Updater(model, train) if company.size == 1 else ParallelUpdater(model, train, company)
+    def _backward(self, loss: Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
 
-
-def follow(company: Company) -> None:
-    """Take part in what rank 0 tells until it tells the end.
-
-    Raises:
-        GptError: rank 0 is gone, or what it told cannot be done here.
-    """
-    updater: ParallelUpdater | None = None
-    while True:
-        what, arguments = company.hear()
-        if what == "end":
-            return
-        if what == "build":
-            updater = None  # its memory is needed for what comes
-            updater = _build(company, *arguments)
-            continue
-        assert updater is not None, f"told to {what} before there is a model"
-        if what == "update":
-            updater.update(*arguments)
-        elif what == "to_state":
-            updater.to_state()
-        else:
-            updater.restore(*arguments)
-
-
-def _build(company: Company, config: ModelConfig, train: TrainConfig) -> ParallelUpdater:
-    company.share_threads(train.threads)
-    device = company.own_device(choose_device(train.device))
-    model = build_model(config)
-    if train.lora_rank:
-        adapt(model, train.lora_rank, train.lora_alpha)
-    return ParallelUpdater(model.to(device).train(), train, company)
+    def _after_parts(self) -> None:
+        self._sum.finish()
 
 
 def _rows(part: Any, company: Company) -> Any:

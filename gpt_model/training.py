@@ -14,14 +14,14 @@ from gpt_model.batches import Batches, evaluation_batches
 from gpt_model.config import TrainConfig
 from gpt_model.config_values import from_table, to_table
 from gpt_model.control import Control
-from gpt_model.distributed import Company, gather
+from gpt_model.distributed import LOST, Company, gather
 from gpt_model.errors import CheckpointError, ConfigError, DataError, RunError
+from gpt_model.following import build_updater
 from gpt_model.lora import adapters_state, merged
 from gpt_model.loss_watch import NOT_FINITE_LIMIT, LossWatch
 from gpt_model.mailbox import Acknowledgement, Command
 from gpt_model.orders import Orders, Rewind
 from gpt_model.pace import Pace
-from gpt_model.parallel_update import build_updater
 from gpt_model.preparation import Prepared, prepare
 from gpt_model.progress import Progress
 from gpt_model.recorder import Recorder
@@ -45,8 +45,12 @@ def train(run: Run, recorder: Recorder, control: Control, processes: int | None 
             raise _Left
         recorder.status(phase=f"{what}, {share:.0%}" if share > 0 else what)
 
+    def on_loss() -> None:
+        recorder.event("fail", LOST)
+        recorder.status(state="failed", phase="", message=LOST, eta_seconds=None)
+
     recorder.status(state="starting", phase="loading")
-    with _memory_told(run.config.train), gather(processes or run.config.train.processes) as company:
+    with _memory_told(run.config.train), gather(processes or run.config.train.processes, on_loss) as company:
         while True:
             try:
                 prepared = prepare(run, recorder, on_progress, company)

@@ -61,7 +61,7 @@ class Updater:
         """
         learning_rate = self._optimizers.apply(train, step)
         loss = self._gradients(batch, train.z_loss)
-        numbers = torch.stack((loss, clip_gradients(self.model, train.grad_clip)))
+        numbers = torch.stack((loss, self._clip(train.grad_clip)))
         is_finite = torch.isfinite(numbers).all()
         if self._on_cuda:
             self._optimizers.step(skip=1 - is_finite.float())
@@ -165,6 +165,9 @@ class Updater:
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return total
+
+    def _clip(self, grad_clip: float) -> Tensor:
+        return clip_gradients(self.model, grad_clip)
 
     def _parts(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield a batch's ids and targets (micro_batch_size, T) on the device; the last may be fewer."""

@@ -82,7 +82,7 @@ def _follow(leader_writes: bool) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     from gpt_model.distributed import join
-    from gpt_model.parallel_update import follow
+    from gpt_model.following import follow
 
     try:
         follow(join())

@@ -11,6 +11,11 @@ import pytest
 import torch
 from run_facts import kinds, weights_hash
 
+from gpt_model.architectures import build_model
+from gpt_model.config import ModelConfig, TrainConfig
+from gpt_model.distributed import Company
+from gpt_model.errors import ConfigError
+from gpt_model.following import build_updater
 from gpt_model.runs import Run, Status
 
 pytest_plugins = ["tiny_runs"]
@@ -45,11 +50,18 @@ def wait_for_the_end(pid: int) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [
+        ("adamw", {"ema_decay": 0.9}),
+        ("adamw", {"sharding": "shard", "batch_size": 6}),
+        ("muon", {"sharding": "shard", "batch_size": 6}),
+    ],
+)
 def test_two_processes_with_half_the_batch_follow_one_with_the_whole(
-    make_run: MakeRun, train_here: TrainHere, wait_until: WaitUntil, optimizer: str
+    make_run: MakeRun, train_here: TrainHere, wait_until: WaitUntil, optimizer: str, settings: dict[str, Any]
 ) -> None:
-    settings: dict[str, Any] = TWO | {"max_steps": 100, "dropout": 0.0, "optimizer": optimizer, "ema_decay": 0.9}
+    settings = TWO | {"max_steps": 100, "dropout": 0.0, "optimizer": optimizer} | settings
     one, two = make_run("one", **settings | {"processes": 1}), make_run("two", **settings)
     train_here(one)
     status = train_apart(two, wait_until)
@@ -62,21 +74,13 @@ def test_two_processes_with_half_the_batch_follow_one_with_the_whole(
     assert "in each of 2 processes" in two.read_events()[0][0]["message"]
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return the weights of a run that nobody killed, once there is one."""
-    return {}
-
-
-@pytest.mark.parametrize("lost", ["leader", "follower"])
+@pytest.mark.parametrize(("lost", "sharding"), [("leader", "replicate"), ("follower", "shard")])
 def test_when_a_process_is_lost_the_run_ends_and_resumes_exactly(
-    make_run: MakeRun, launch: Launch, wait_until: WaitUntil, undisturbed: dict[str, str], lost: str
+    make_run: MakeRun, launch: Launch, wait_until: WaitUntil, lost: str, sharding: str
 ) -> None:
-    settings: dict[str, Any] = TWO | {"max_steps": 250, "dropout": 0.2, "checkpoint_interval": 20}
-    if not undisturbed:
-        straight = make_run("straight", **settings)
-        assert train_apart(straight, wait_until).state == "finished"
-        undisturbed["weights"] = weights_hash(straight)
+    settings: dict[str, Any] = TWO | {"max_steps": 120, "dropout": 0.2, "sharding": sharding, "batch_size": 6}
+    straight = make_run("straight", **settings)
+    assert train_apart(straight, wait_until).state == "finished"
     run = make_run(**settings)
     pid = launch(run)
     wait_until(run, lambda status: len(run.checkpoints()) > 1)
@@ -90,10 +94,10 @@ def test_when_a_process_is_lost_the_run_ends_and_resumes_exactly(
         assert status.state == "lost"
     wait_for_the_end(follower)
     assert train_apart(run, wait_until).state == "finished"
-    assert weights_hash(run) == undisturbed["weights"]
+    assert weights_hash(run) == weights_hash(straight)
     assert run.status().exactness == "EXACT"
     steps = [step for step, _, _ in losses(run)]
-    assert steps == list(range(1, 251))
+    assert steps == list(range(1, 121))
 
 
 def test_a_stop_ends_both_and_another_number_of_processes_goes_on_approximately(
@@ -116,7 +120,22 @@ def test_a_stop_ends_both_and_another_number_of_processes_goes_on_approximately(
     assert "fail" not in kinds(run)
 
 
-def test_more_processes_than_sequences_are_refused(make_run: MakeRun, wait_until: WaitUntil) -> None:
-    status = train_apart(make_run(**TWO | {"batch_size": 1}), wait_until)
-    assert status.state == "failed"
-    assert status.message.startswith("batch_size = 1: 2 processes need at least a sequence each.")
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"batch_size": 1}, "batch_size = 1: 2 processes need at least a sequence each."),
+        ({"sharding": "shard"}, "batch_size = 5: 2 processes that have a part of the model each"),
+        (
+            {"sharding": "shard", "batch_size": 6, "ema_decay": 0.9},
+            "ema_decay = 0.9: a model that is divided among processes",
+        ),
+    ],
+)
+def test_what_several_processes_cannot_have_is_refused(settings: dict[str, Any], sentence: str) -> None:
+    train = TrainConfig(**TWO | settings)
+    with pytest.raises(ConfigError, match=f"^{sentence}"):
+        build_updater(
+            build_model(ModelConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=9)),
+            train,
+            Company(rank=0, size=2),
+        )
