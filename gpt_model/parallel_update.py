@@ -42,9 +42,7 @@ class ParallelUpdater(Updater):
         self._leads = company.rank == 0
         if self._leads:
             company.tell("build", model.config, dataclasses.replace(train, ema_decay=0.0), self.is_sharded)
-        with together(), torch.no_grad():
-            for parameter in model.parameters():
-                distributed.broadcast(parameter, src=0)
+        share_weights(model)
         super().__init__(self._own(model), train)
         largest = -(-train.batch_size // company.size)
         self.micro_batch_size = min(self.micro_batch_size, largest)
@@ -81,6 +79,7 @@ class ParallelUpdater(Updater):
         if self._leads:
             self._tell_to_restore(state)
         self._restore_own(state)
+        share_weights(self.model)  # with averages, those in training came to rank 0 only now
 
     def _tell_to_restore(self, state: dict[str, Any]) -> None:
         self._company.tell("restore", {name: value for name, value in state.items() if name != "averages"})
@@ -133,6 +132,18 @@ class ParallelUpdater(Updater):
 
     def _after_parts(self) -> None:
         self._sum.finish()
+
+
+@torch.no_grad()
+def share_weights(model: GPT) -> None:
+    """Give every process rank 0's weights.
+
+    Raises:
+        RunError: a process is gone.
+    """
+    with together():
+        for parameter in model.parameters():
+            distributed.broadcast(parameter, src=0)
 
 
 def _rows(part: Any, company: Company) -> Any:

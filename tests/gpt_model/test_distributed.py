@@ -74,11 +74,13 @@ def test_two_processes_with_half_the_batch_follow_one_with_the_whole(
     assert "in each of 2 processes" in two.read_events()[0][0]["message"]
 
 
-@pytest.mark.parametrize(("lost", "sharding"), [("leader", "replicate"), ("follower", "shard")])
+@pytest.mark.parametrize(
+    ("lost", "settings"), [("leader", {"ema_decay": 0.9}), ("follower", {"sharding": "shard", "batch_size": 6})]
+)
 def test_when_a_process_is_lost_the_run_ends_and_resumes_exactly(
-    make_run: MakeRun, launch: Launch, wait_until: WaitUntil, lost: str, sharding: str
+    make_run: MakeRun, launch: Launch, wait_until: WaitUntil, lost: str, settings: dict[str, Any]
 ) -> None:
-    settings: dict[str, Any] = TWO | {"max_steps": 120, "dropout": 0.2, "sharding": sharding, "batch_size": 6}
+    settings = TWO | {"max_steps": 120, "dropout": 0.2} | settings
     straight = make_run("straight", **settings)
     assert train_apart(straight, wait_until).state == "finished"
     run = make_run(**settings)
