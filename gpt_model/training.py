@@ -145,7 +145,9 @@ class _Training:
         progress, settings, step = self._progress, self.settings, self.step
         best_before = progress.best_val_loss, progress.best_step
         # Fine-tuning is measured against where it begins; what a fresh model's loss is, is known.
-        evaluating = _is_due(step, settings.eval_interval) or (step == 0 and self._is_fine_tuning)
+        # And where the run ends: before the checkpoint of that step, which then knows whether it is the best.
+        ending = step >= settings.max_steps or self._target_reached() is not None
+        evaluating = _is_due(step, settings.eval_interval) or ending or (step == 0 and self._is_fine_tuning)
         improved = evaluating and progress.evaluated_at != step and self.evaluate()
         sampling = _is_due(step, settings.sample_interval) and progress.sampled_at != step
         if sampling:
@@ -177,10 +179,10 @@ class _Training:
         return f"the {name} reached {watched:.4f}, the target was {settings.target_loss:g}"
 
     def _finish(self, reached: str | None) -> None:
-        """Evaluate and save for the last time, whatever the intervals are."""
+        """Save for the last time, whatever the intervals are."""
         self.settle()
         step, target = self.step, self.settings.target_loss
-        if self._progress.evaluated_at != step:
+        if self._progress.evaluated_at != step:  # a command has moved the end to this step just now
             self.evaluate()
         self.save()
         if reached:
@@ -311,6 +313,8 @@ class _Training:
         self.settle()
         step = self.step
         if self._saved_at == step:
+            if self._progress.best_step == step:  # evaluated since then
+                self._shelf.mark_best(step)
             return
         self._recorder.status(phase="saving")
         self._recorder.catch_up()  # with the checkpoint these steps count as told

@@ -270,3 +270,26 @@ def test_a_model_of_another_shape_is_what_the_config_says(make_run: MakeRun, tra
     run = make_run(n_layer=2, n_embd=8, max_steps=1)
     train_here(run)
     assert load_checkpoint(run.checkpoint_path())[0].config == ModelConfig(2, 2, 8, 8, 257, dropout=0.1)
+
+
+def test_the_last_step_is_evaluated_before_it_is_saved_and_can_be_the_best(
+    make_run: MakeRun, train_here: TrainHere
+) -> None:
+    run = make_run(checkpoint_interval=10, eval_interval=15)
+    train_here(run)
+    events = [
+        (event["step"], event["kind"]) for event in run.read_events()[0] if event["kind"] in ("best", "checkpoint")
+    ]
+    assert events[-2:] == [(20, "best"), (20, "checkpoint")]
+    assert run.checkpoint_path("best") == run.checkpoint_path("last") == run.checkpoint_path("20")
+    assert load_training_state(run.checkpoint_path("last"))["progress"]["evaluated_at"] == 20
+
+
+def test_an_end_that_a_command_brings_is_evaluated_and_marked_too(
+    make_run: MakeRun, train_here: TrainHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(checkpoint_interval=5, eval_interval=0)
+    send_at(monkeypatch, run, 9, ("set", {"max_steps": 10}))
+    assert train_here(run).step == 10
+    assert [record["step"] for record in run.read_metrics()[0] if "val_loss" in record] == [10]
+    assert [(saved.step, saved.is_best) for saved in run.checkpoints()] == [(5, False), (10, True)]
