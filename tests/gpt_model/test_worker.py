@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pexpect
 import pytest
 
 from gpt_model.errors import RunError
@@ -142,3 +143,36 @@ def test_a_worker_by_hand_trains_and_refuses_what_is_no_run_or_taken(make_run: M
     assert f"running already, as pid {os.getpid()}" in result.stderr
     assert run_worker(str(run.directory)).returncode == 0
     assert run.status().state == "finished"
+
+
+def test_a_line_that_drops_takes_its_shell_along_but_not_the_run(make_run: MakeRun, wait_until: WaitUntil) -> None:
+    run = make_run(**ENDLESS)
+    code = "import sys, time, pathlib, gpt_model.runs as runs; runs.Run.at(pathlib.Path(sys.argv[1])).launch(); "
+    shell = pexpect.spawn(sys.executable, ["-c", f"{code} print('launched'); time.sleep(600)", str(run.directory)])
+    shell.expect("launched")
+    wait_until(run, lambda status: status.step > 0)
+    pid = run.status().pid
+    assert pid is not None
+    try:
+        shell.close(force=False)  # the terminal's other end, as sshd does it
+        assert shell.signalstatus == signal.SIGHUP
+        step = run.status().step
+        assert wait_until(run, lambda status: status.step > step).state == "running"
+    finally:
+        os.kill(pid, signal.SIGKILL)
+
+
+def test_a_lock_that_a_power_cut_left_behind_keeps_nobody_out(make_run: MakeRun, launch: Launch) -> None:
+    run = make_run(**ENDLESS)
+    # As the disk is found after it: a worker that trains, whose number somebody else has by now.
+    (run.directory / "lock").write_text('{"pid": 1, "since": 1000000000.0}')
+    run.write_status(Status(state="running", phase="training", step=7, pid=1, updated_at=1e9))
+    (run.directory / "checkpoints" / ".tmp-step-00000005-1").mkdir()
+    (run.directory / "metrics.jsonl").write_text('{"step": 1, "train_loss": 5.0}\n{"step": 2, "tra')
+    status = run.status()
+    assert status.state == "lost"
+    assert "died without a word at step 7 while training, last heard of at 2001-09-" in status.message
+    launch(run)
+    assert not list((run.directory / "checkpoints").glob(".tmp-*-1"))
+    steps = [record["step"] for record in run.read_metrics()[0] if "train_loss" in record]
+    assert steps == list(range(1, len(steps) + 1))
