@@ -5,7 +5,6 @@ import sys
 
 import click
 
-from gpt_model.batch_text import read_batch
 from gpt_model.runs import Run
 from gpt_tui.cli.json_text import to_json
 from gpt_tui.cli.options import json_option, run_argument
@@ -26,6 +25,8 @@ def batch(run_name: str, step: int, row: int | None, as_json: bool) -> None:
 
     The order is a pure function of the seed and the step, so any step can be asked for, past or to come.
     """
+    from gpt_model.batch_text import read_batch
+
     found = read_batch(Run.open(find_locations().runs, run_name), step)
     if row is not None and row > len(found.rows):
         raise click.BadParameter(f"a batch of this run has {len(found.rows)} sequences.", param_hint="--row")

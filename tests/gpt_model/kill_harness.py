@@ -75,7 +75,7 @@ class Harness:
 
     def kill(self, kills: int) -> None:
         """Go on until so many workers were killed and the last run has finished."""
-        while self.kills < kills:
+        while self.kills < kills or len(self.finished) < 2:
             optimizer = ("adamw", "muon")[len(self.finished) % 2]
             if optimizer not in self._undisturbed:
                 self._undisturbed[optimizer] = self.train_undisturbed(optimizer)

@@ -54,7 +54,6 @@ def wait_for_the_end(pid: int) -> None:
     ("optimizer", "settings"),
     [
         ("adamw", {"ema_decay": 0.9}),
-        ("adamw", {"sharding": "shard", "batch_size": 6}),
         ("muon", {"sharding": "shard", "batch_size": 6}),
     ],
 )
@@ -80,12 +79,12 @@ def test_two_processes_with_half_the_batch_follow_one_with_the_whole(
 def test_when_a_process_is_lost_the_run_ends_and_resumes_exactly(
     make_run: MakeRun, launch: Launch, wait_until: WaitUntil, lost: str, settings: dict[str, Any]
 ) -> None:
-    settings = TWO | {"max_steps": 120, "dropout": 0.2} | settings
+    settings = TWO | {"max_steps": 60, "dropout": 0.2} | settings
     straight = make_run("straight", **settings)
     assert train_apart(straight, wait_until).state == "finished"
     run = make_run(**settings)
     pid = launch(run)
-    wait_until(run, lambda status: len(run.checkpoints()) > 1)
+    wait_until(run, lambda status: bool(run.checkpoints()))
     follower = follower_of(pid)
     os.kill(pid if lost == "leader" else follower, signal.SIGKILL)
     status = wait_until(run, lambda status: False, seconds=20)
@@ -99,7 +98,7 @@ def test_when_a_process_is_lost_the_run_ends_and_resumes_exactly(
     assert weights_hash(run) == weights_hash(straight)
     assert run.status().exactness == "EXACT"
     steps = [step for step, _, _ in losses(run)]
-    assert steps == list(range(1, 121))
+    assert steps == list(range(1, 61))
 
 
 def test_a_stop_ends_both_and_another_number_of_processes_goes_on_approximately(
