@@ -23,8 +23,8 @@ run: $(VENV)/app ## set everything up and open the app on the bundled model
 
 # What computes runs two files at a time; what is watched through a terminal runs alone, for it looks at the clock.
 test: check      ## set everything up, then every check and every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/samplers tests/gpt_model
-	$(BIN)/python -m pytest tests/test_house.py tests/gpt_tui tests/journeys
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/samplers tests/gpt_model tests/gpt_tui/cli
+	$(BIN)/python -m pytest tests/test_house.py tests/gpt_tui --ignore=tests/gpt_tui/cli tests/journeys
 
 check: $(VENV)/dev ## format, lint, types and layers
 	$(BIN)/ruff format --check .
