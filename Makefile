@@ -36,11 +36,12 @@ format: $(VENV)/dev ## rewrite the sources in the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/dev ## measure decoding and chains on this machine
+bench: $(VENV)/dev ## measure decoding, chains and training on this machine
 	$(BIN)/gpt-tui bench decode -m shakespeare-mini
 	$(BIN)/python benchmarks/decode.py
 	$(BIN)/python benchmarks/chains.py
 	$(BIN)/python benchmarks/speculation.py
+	$(BIN)/python benchmarks/train.py
 
 clean:           ## remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
