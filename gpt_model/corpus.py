@@ -136,9 +136,13 @@ def find_documents(files: Sequence[str]) -> list[Document]:
         return [Document(BUILT_IN, None, 0, len(built_in_text().encode()))]
     found: dict[Path, Document] = {}
     for name in files:
-        for path in _expand(name):
-            if path.resolve() not in found:
-                found[path.resolve()] = _document(path)
+        try:
+            for path in _expand(name):
+                if path.resolve() not in found:
+                    found[path.resolve()] = _document(path)
+        except (OSError, RuntimeError) as error:  # somebody else's directory, a name too long, links in a circle
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise DataError(f"{name} cannot be read: {str(reason).rstrip('.')}.") from error
     documents = [document for document in found.values() if document.size]
     if not documents:
         raise DataError(f"There is no text to train on: {', '.join(files)} is empty.")
@@ -156,13 +160,20 @@ def _document(path: Path) -> Document:
             beginning, size = file.read(4), path.stat().st_size
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    for mark, name in _MARKS.items():
+    for mark, name in (_MARKS | _unmarked(beginning)).items():
         if beginning.startswith(mark):
             raise DataError(
                 f"{path} is {name} text, and training reads UTF-8. Convert it first: "
                 f"iconv -f {name} -t UTF-8 {shlex.quote(str(path))} > {shlex.quote(path.stem + '-utf8' + path.suffix)}"
             )
     return Document(str(path), path, len(codecs.BOM_UTF8) if beginning.startswith(codecs.BOM_UTF8) else 0, size)
+
+
+def _unmarked(beginning: bytes) -> dict[bytes, str]:
+    """Return four bytes as the mark of the encoding that they look like: two Latin letters in UTF-16."""
+    zeros = "".join("0" if byte == 0 else "x" for byte in beginning)
+    name = {"x0x0": "UTF-16LE", "0x0x": "UTF-16BE"}.get(zeros)
+    return {beginning: name} if name else {}
 
 
 def read_texts(documents: Iterable[Document]) -> Iterator[str]:

@@ -68,7 +68,8 @@ def prepare(run: Run, recorder: Recorder, on_progress: Progress, company: Compan
     else:
         loaded, tokenizer, state = saved
         model = _with_dropout(loaded, run.config.model.dropout)
-        shards = _prepare_data(run, recorder, tokenizer, on_progress)
+        trained_on = state["environment"].get("data", "")
+        shards = _prepare_data(run, recorder, tokenizer, on_progress, trained_on)
     if settings.lora_rank:
         adapt(model, settings.lora_rank, settings.lora_alpha)
         if state is not None:
@@ -117,7 +118,9 @@ def _prepare_model(run: Run, recorder: Recorder, on_progress: Progress) -> tuple
     return _with_dropout(loaded, config.model.dropout), shards
 
 
-def _prepare_data(run: Run, recorder: Recorder, tokenizer: Tokenizer | str, on_progress: Progress) -> Shards:
+def _prepare_data(
+    run: Run, recorder: Recorder, tokenizer: Tokenizer | str, on_progress: Progress, expected: str = ""
+) -> Shards:
     """Return the shards of a run.
 
     Raises:
@@ -126,7 +129,7 @@ def _prepare_data(run: Run, recorder: Recorder, tokenizer: Tokenizer | str, on_p
     split = Split(run.config.train.val_split, run.config.train.val_fraction)
     return prepare_shards(
         run.directory / "data", lambda: find_documents(run.texts), tokenizer, split, on_progress,
-        lambda message: recorder.event("fail", message),
+        lambda message: recorder.event("fail", message), expected,
     )  # fmt: skip
 
 

@@ -67,19 +67,35 @@ def prepare_shards(
     split: Split,
     on_progress: Progress = lambda what, share: None,
     on_damage: Callable[[str], object] = lambda message: None,
+    expected: str = "",
 ) -> Shards:
     """Return the shards in `directory`, encoding the documents if they are not there yet.
 
     Shards that are there are used as they are: a run goes on with the text it began with, though the files have changed
     since. Damaged ones are made again from documents that have not changed, and that is told to `on_damage`. A
     tokenizer that is given as a spec is built here; a `bpe:N` is trained on the training part only. Documents, and
-    what a part on the other side of the split has parted, are parted by the end-of-text token.
+    what a part on the other side of the split has parted, are parted by the end-of-text token. `expected` is the
+    checksum of the tokens that were trained on before, if that is known: no others are returned then.
 
     Raises:
         DataError: a document cannot be read, is not text, or there is no text; the disk is full; shards are damaged
-            and the documents are not those that they were made of.
+            and the documents are not those that they were made of; the tokens are not the expected ones.
         TokenizerError: the spec is not one.
     """
+    shards = _prepare(directory, documents, tokenizer, split, on_progress, on_damage)
+    if expected and shards.checksum and shards.checksum != expected:
+        (directory / _HEADER).unlink(missing_ok=True)  # so that they are made again when the texts have been restored
+        raise DataError(
+            f"The texts give other tokens than those that this run was trained on, which were in {directory}. Restore "
+            "the texts as they were, or begin a new run from the last checkpoint (init)."
+        )
+    return shards
+
+
+def _prepare(
+    directory: Path, documents: Callable[[], Sequence[Document]], tokenizer: Tokenizer | str, split: Split,
+    on_progress: Progress, on_damage: Callable[[str], object],
+) -> Shards:  # fmt: skip
     header = _read_header(directory)
     own = read_tokenizer(directory) if header else None
     if header and own and own.fingerprint == header.fingerprint and _is_for(header, tokenizer):
@@ -89,20 +105,12 @@ def prepare_shards(
         _require_same_sources(header, documents, damage)
         on_damage(f"{damage} The texts are unchanged, so it is made again.")
         tokenizer = own
-    else:
-        header = None
     found = documents()
     if isinstance(tokenizer, str):
         on_progress(f"building the tokenizer {tokenizer}", 0.0)
         training = (part.text for part in split.parts(found) if not part.is_validation)
         tokenizer = build_tokenizer(tokenizer, lambda: read_texts(training))
-    fresh = _write(directory, found, tokenizer, split, on_progress)
-    if header and (header.train_checksum, header.val_checksum) != (fresh.train_checksum, fresh.val_checksum):
-        raise DataError(
-            f"The token shards in {directory} were damaged, and the texts give other tokens now although their sizes "
-            "and times are the same. Begin a new run from the last checkpoint (init)."
-        )
-    return _open(directory, fresh, tokenizer)
+    return _open(directory, _write(directory, found, tokenizer, split, on_progress), tokenizer)
 
 
 def open_shards(directory: Path) -> Shards:
@@ -167,9 +175,12 @@ def _damage(directory: Path, header: _Header, on_progress: Progress) -> str | No
 
 
 def _require_same_sources(header: _Header, documents: Callable[[], Sequence[Document]], damage: str) -> None:
+    why = "an older version made it, and did not note of what"
+    changed = header.schema == 1
     try:
-        changed = header.schema == 2 and identify(documents()) != header.sources
-        why = "the texts have changed since it was made"
+        if not changed:
+            changed = identify(documents()) != header.sources
+            why = "the texts have changed since it was made"
     except DataError as error:
         changed, why = True, str(error).rstrip(".")
     if changed:

@@ -109,7 +109,15 @@ def test_the_mark_of_utf_8_is_no_text_and_other_encodings_are_named(tmp_path: Pa
     document = document_of(tmp_path / "marked.txt", "\ufeffnight".encode())
     assert list(document.chunks()) == ["night"]
     assert document.size == 5
-    for encoding, name in {"utf-16": "UTF-16", "utf-32": "UTF-32"}.items():
+    names = {"utf-16": "UTF-16", "utf-32": "UTF-32", "utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE"}
+    for encoding, name in names.items():
         (tmp_path / "it's.txt").write_bytes("night".encode(encoding))
         with pytest.raises(DataError, match=rf"is {name} text.*iconv -f {name} -t UTF-8 '.*it'\"'\"'s.txt' > "):
             find_documents([str(tmp_path / "it's.txt")])
+
+
+def test_links_in_a_circle_and_names_too_long_are_told(tmp_path: Path) -> None:
+    (tmp_path / "loop.txt").symlink_to("loop.txt")
+    for name in ("loop.txt", "x" * 5000):
+        with pytest.raises(DataError):
+            find_documents([str(tmp_path / name)])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from run_facts import steps_of, weights_hash
 
+from gpt_model.errors import DataError
 from gpt_model.runs import Run, Status
 
 pytest_plugins = ["tiny_runs"]
@@ -67,6 +68,28 @@ def test_a_manifest_that_is_gone_or_says_something_else_is_no_seal(trained: Run,
     goes_on_from_the_one_before(trained, train_here, expected)
     (trained.checkpoint_path("last") / "MANIFEST.json").unlink()
     goes_on_from_the_one_before(trained, train_here, expected)
+
+
+def test_a_byte_of_the_tokens_that_turned_is_mended_from_the_text_or_stops_the_run(
+    trained: Run, train_here: TrainHere
+) -> None:
+    expected, others = weights_hash(trained), weights_hash(trained, "15")
+    last = trained.checkpoint_path("last")
+    last.rename(last.with_name("put-away"))
+    turn_a_byte(trained.directory / "data" / "train.bin", 0.5)
+    text = Path(trained.texts[0])
+    whole = text.read_text(encoding="utf-8")
+    text.write_text(whole.upper(), encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"train\.bin is damaged.*the texts have changed since"):
+            train_here(trained)
+    assert weights_hash(trained, "15") == others
+    (trained.directory / "data" / "data.json").unlink()  # even if somebody takes what would have told
+    with pytest.raises(DataError, match="other tokens than those that this run was trained on"):
+        train_here(trained)
+    text.write_text(whole, encoding="utf-8")
+    assert train_here(trained).state == "finished"
+    assert weights_hash(trained) == expected
 
 
 def test_a_disk_that_is_full_or_read_only_costs_no_committed_step(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ BYTES = build_tokenizer("bytes")
 def shards_of(
     tmp_path: Path, *texts: str, spec: str | Tokenizer = "bytes", val_fraction: float = 0.1,
     kind: Literal["blocks", "tail"] = "tail", on_damage: Callable[[str], object] = print,
-    on_progress: Callable[[str, float], None] = lambda what, share: None,
+    on_progress: Callable[[str, float], None] = lambda what, share: None, expected: str = "",
 ) -> Shards:  # fmt: skip
     files = []
     for number, text in enumerate(texts):
@@ -33,7 +33,9 @@ def shards_of(
         if not Path(files[-1]).exists() or Path(files[-1]).read_text(encoding="utf-8") != text:
             Path(files[-1]).write_text(text, encoding="utf-8")
     split = Split(kind, val_fraction)
-    return prepare_shards(tmp_path / "data", lambda: find_documents(files), spec, split, on_progress, on_damage)
+    return prepare_shards(
+        tmp_path / "data", lambda: find_documents(files), spec, split, on_progress, on_damage, expected
+    )
 
 
 def contents(shards: Shards) -> tuple[list[int], list[int]]:
@@ -115,6 +117,50 @@ def test_damaged_shards_of_texts_that_changed_or_are_gone_stop_the_run(tmp_path:
         prepare_shards(tmp_path / "data", lambda: find_documents(missing), "bytes", Split("tail", 0.1))
     file.write_bytes(whole)  # as the message asks for
     assert prepare_shards(tmp_path / "data", lambda: find_documents(missing), "bytes", Split("tail", 0.1)).checksum
+
+
+@pytest.mark.parametrize("damage", ["a byte", "data.json", "tokenizer.tiktoken", "interrupted"])
+def test_no_other_tokens_than_those_trained_on_are_ever_taken(
+    tmp_path: Path, sentences: Sentences, damage: str
+) -> None:
+    text = sentences(50)
+    first = shards_of(tmp_path, text, spec="gpt2")
+    tokens, expected, source, data = contents(first), first.checksum, tmp_path / "0.txt", tmp_path / "data"
+    before = source.stat()
+    other = text.replace("sea", "bee").replace("Sea", "Bee")
+    assert len(other) == len(text)
+    assert other != text
+    if damage in ("a byte", "interrupted"):
+        turned = bytearray((data / "train.bin").read_bytes())
+        turned[100] ^= 1
+        (data / "train.bin").write_bytes(turned)
+    else:
+        (data / damage).unlink()
+    if damage == "interrupted":
+
+        def give_up(what: str, share: float) -> None:
+            if what == "encoding the text":
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            shards_of(tmp_path, text, spec="gpt2", on_progress=give_up, expected=expected)
+    source.write_text(other, encoding="utf-8")
+    os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))  # an editor that keeps the time
+    for _ in range(3):
+        with pytest.raises(DataError, match="give other tokens than those that this run was trained on"):
+            shards_of(tmp_path, other, spec="gpt2", expected=expected)
+    source.write_text(text, encoding="utf-8")
+    assert contents(shards_of(tmp_path, text, spec="gpt2", expected=expected)) == tokens
+
+
+def test_damaged_shards_of_the_first_version_are_not_made_again(tmp_path: Path) -> None:
+    shards_of(tmp_path, "abc" * 100)
+    header = '{"schema": 1, "fingerprint": "%s", "dtype": "uint16", "train_tokens": 270, "val_tokens": 30}'
+    (tmp_path / "data" / "data.json").write_text(header % BYTES.fingerprint)
+    (tmp_path / "data" / "train.bin").write_bytes(b"short")
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"are not whole.*an older version made it"):
+            shards_of(tmp_path, "abc" * 100, kind="blocks")
 
 
 def test_shards_of_the_first_version_are_read_as_they_are(tmp_path: Path) -> None:
