@@ -35,3 +35,7 @@ class RunTail:
         """Return the steps and values of a metric: train_loss (raw), smoothed or val_loss."""
         points = [(each["step"], each[name]) for each in self.metrics if each.get(name) is not None]
         return [step for step, _ in points], [value for _, value in points]
+
+    def steps_of(self, kind: str) -> list[int]:
+        """Return the steps at which events of a kind happened."""
+        return [event["step"] for event in self.events if event["kind"] == kind]

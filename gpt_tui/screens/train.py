@@ -139,7 +139,11 @@ class TrainScreen(Screen[None]):
         )
         curves = self.query_one(CurveView)
         curves.set_series(*(tail.series(name) for name in ("train_loss", "smoothed", "val_loss")))
-        curves.set_marks([each.step for each in tail.checkpoints])
+        curves.set_marks(
+            checkpoint=[each.step for each in tail.checkpoints],
+            edit=tail.steps_of("edit"),
+            spike=tail.steps_of("spike"),
+        )
         self.query_one("#sample", Static).update(sample_text(tail))
         self.query_one("#events", Static).update(event_lines(tail, 3))
         self.refresh_bindings()

@@ -32,9 +32,12 @@ INTERVAL = 0.5
 LEAST = (24, 5)
 """Cells below which nothing can be read off a curve."""
 
+SIGNS = {"checkpoint": ("▲", "mark"), "edit": ("◆", "mark"), "spike": ("!", "alarm")}
+"""What marks look like, and their styles."""
+
 
 class CurveView(Widget, can_focus=True):
-    """Three curves over steps, and marks where checkpoints were saved."""
+    """Three curves over steps, and marks where something happened."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("l", "toggle_log", "Log scale", show=False),
@@ -56,7 +59,7 @@ class CurveView(Widget, can_focus=True):
     def __init__(self) -> None:
         super().__init__()
         self._curves = [(array("d"), array("d")) for _ in CURVES]
-        self._marks: list[int] = []
+        self._marks: dict[str, list[int]] = {}
         self._logarithmic = True
         self._strips: list[Strip] = []
         self._drawn_at = 0.0
@@ -82,10 +85,11 @@ class CurveView(Widget, can_focus=True):
         if any(len(steps) for steps, _ in (raw, smoothed, val)):
             self._changed()
 
-    def set_marks(self, steps: Sequence[int]) -> None:
-        """Mark the steps at which checkpoints were saved."""
-        if list(steps) != self._marks:
-            self._marks = list(steps)
+    def set_marks(self, **steps: Sequence[int]) -> None:
+        """Mark steps by what happened there: checkpoint, edit or spike."""
+        marks = {name: list(some) for name, some in steps.items()}
+        if marks != self._marks:
+            self._marks = marks
             self._changed()
 
     def toggle_log(self) -> None:
@@ -169,7 +173,7 @@ class CurveView(Widget, can_focus=True):
         base = self.rich_style
         names = [name for name, (steps, _) in zip(CURVES, self._curves, strict=True) if steps]
         parts = [(f"⠒⠒ {name}", self._style(name)) for name in names]
-        parts += [("▲ checkpoint", self._style("mark"))] if chart.marks else []
+        parts += [(f"{SIGNS[name][0]} {name}", self._style(SIGNS[name][1])) for name, at in chart.marks.items() if at]
         parts += [("✗ not finite", self._style("alarm"))] if chart.broken else []
         title = f"loss, {'log' if self._logarithmic else 'linear'}"
         while parts and len(title) + sum(len(text) + 2 for text, _ in parts) > width:
@@ -183,7 +187,9 @@ class CurveView(Widget, can_focus=True):
     def _axis(self, chart: "Chart") -> Strip:
         axis = self._style("axis")
         signs = {column: ("┬", axis) for column, _ in chart.ticks}
-        signs |= {column: ("▲", self._style("mark")) for column in chart.marks}
+        for name, columns in chart.marks.items():  # the later the more worth seeing
+            sign, style = SIGNS[name]
+            signs |= {column: (sign, self._style(style)) for column in columns}
         signs |= {column: ("✗", self._style("alarm")) for column in chart.broken}
         segments = [Segment(" " * len(chart.labels[0]) + "└", axis)]
         segments += [Segment(*signs.get(column, ("─", axis))) for column in range(chart.codes.shape[1])]

@@ -6,7 +6,7 @@ cell only the uppermost is drawn there.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -40,18 +40,20 @@ class Chart:
     """H texts of one width: a value at some rows, spaces at the others."""
     broken: list[int]
     """Columns in which a value is not finite."""
-    marks: list[int]
+    marks: dict[str, list[int]]
     """Columns of the marked steps."""
     ticks: list[tuple[int, str]]
     """Columns and texts of the step axis."""
 
 
-def draw(curves: Sequence[Curve], marks: Sequence[float], width: int, height: int, log: bool) -> Chart | None:
+def draw(
+    curves: Sequence[Curve], marks: Mapping[str, Sequence[float]], width: int, height: int, log: bool
+) -> Chart | None:
     """Draw curves, the first lowest; its extremes may be cut off, the others' never. None without any finite value.
 
     Args:
         curves: steps and values of each.
-        marks: steps to be marked.
+        marks: steps to be marked, by what is to be seen there.
         width, height: cells of the plot with its labels; one column between them is the axis.
         log: a logarithmic scale; values that are not positive are then left out.
     """
@@ -71,6 +73,10 @@ def draw(curves: Sequence[Curve], marks: Sequence[float], width: int, height: in
         """Return where steps are, in dots from the left edge."""
         return (np.asarray(steps, dtype=float) - start) / (end - start) * (2 * width - 1)
 
+    def columns(dots: Floats) -> list[int]:
+        """Return the columns of dots that are to be seen, each once."""
+        return sorted({int(dot) // 2 for dot in dots if 0 <= dot < 2 * width})
+
     codes, owners = np.zeros((height, width), dtype=int), np.full((height, width), -1)
     for number, (steps, values) in enumerate(finite):
         if len(steps):
@@ -83,7 +89,7 @@ def draw(curves: Sequence[Curve], marks: Sequence[float], width: int, height: in
         owners,
         labels,
         sorted({int(dot) // 2 for dot in broken}),
-        sorted({int(dot) // 2 for dot in place(marks) if 0 <= dot < 2 * width}),
+        {name: columns(place(steps)) for name, steps in marks.items()},
         _step_ticks(start, end, width),
     )
 

@@ -28,7 +28,7 @@ async def test_draws_axes_curves_legend_and_marks(view, around, wait_until) -> N
     values = [*FALLING[:100], math.nan, *FALLING[101:]]
     async with app.running(size=(80, 16)) as pilot:
         view.set_series((STEPS, values), (STEPS, FALLING), ([50, 100, 150, 200], [3.3, 2.6, 2.1, 1.8]))
-        view.set_marks([50, 150])
+        view.set_marks(checkpoint=[50, 150], edit=[80], spike=[])
         await wait_until(pilot, lambda: "▲" in app.lines()[-2])
         lines = app.lines()
         assert lines[0].startswith("loss, log")
@@ -37,6 +37,8 @@ async def test_draws_axes_curves_legend_and_marks(view, around, wait_until) -> N
         ]  # fmt: skip
         assert lines[-2].count("▲") == 2
         assert lines[-2].count("✗") == 1
+        assert lines[-2].count("◆") == 1
+        assert "! spike" not in lines[0]
         assert lines[-1].split()[0] == "0"
         assert lines[-1].split()[-1] in ("200", "steps")
         assert {len(line) for line in lines} == {80}
@@ -88,7 +90,7 @@ async def test_draws_twice_a_second_at_most_and_not_without_news(view, around, w
         view.set_series((STEPS[:59], values))
         await wait_until(pilot, lambda: drawings)
         view.set_series((STEPS[:59], list(values)))  # the same again, NaN included
-        view.set_marks([])
+        view.set_marks()
         await pilot.pause(0.6)
         assert len(drawings) == 1
 
@@ -102,7 +104,7 @@ async def test_only_lines_that_changed_are_drawn_again(view, around, wait_until)
         drawn: list[int] = []
         draw = view.render_line
         view.render_line = lambda y: (drawn.append(y), draw(y))[1]
-        view.set_marks([100])
+        view.set_marks(checkpoint=[100])
         await wait_until(pilot, lambda: drawn)
         assert sorted(set(drawn)) == [0, 18]  # the legend and the axis
 

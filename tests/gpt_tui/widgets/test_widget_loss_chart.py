@@ -7,7 +7,8 @@ from gpt_tui.widgets.loss_chart import Chart, draw
 
 
 def chart(*curves, width: int = 47, height: int = 10, log: bool = False, marks=()) -> Chart:
-    drawn = draw([(np.asarray(x, float), np.asarray(y, float)) for x, y in curves], marks, width, height, log)
+    points = [(np.asarray(x, float), np.asarray(y, float)) for x, y in curves]
+    drawn = draw(points, {"checkpoint": marks}, width, height, log)
     assert drawn is not None
     return drawn
 
@@ -28,9 +29,9 @@ def test_a_falling_line_goes_from_the_upper_left_to_the_lower_right_without_gaps
 
 def test_one_point_is_one_cell_and_no_finite_value_is_no_chart() -> None:
     assert np.count_nonzero(chart(([5], [2.0])).codes) == 1
-    assert draw([(np.array([]), np.array([]))], (), 40, 10, log=True) is None
-    assert draw([(np.array([1.0, 2.0]), np.array([math.nan, math.inf]))], (), 40, 10, log=True) is None
-    assert draw([(np.array([1.0]), np.array([-2.0]))], (), 40, 10, log=True) is None
+    assert draw([(np.array([]), np.array([]))], {}, 40, 10, log=True) is None
+    assert draw([(np.array([1.0, 2.0]), np.array([math.nan, math.inf]))], {}, 40, 10, log=True) is None
+    assert draw([(np.array([1.0]), np.array([-2.0]))], {}, 40, 10, log=True) is None
 
 
 def test_a_spike_survives_between_many_points_and_does_not_decide_the_scale() -> None:
@@ -106,7 +107,7 @@ def test_late_curves_do_not_begin_at_step_zero() -> None:
 
 def test_marks_are_columns_and_those_outside_are_left_out() -> None:
     drawn = chart(([0, 100], [3, 2]), marks=(0, 50, 100, 5000))
-    assert drawn.marks == [0, 19, 39]
+    assert drawn.marks == {"checkpoint": [0, 19, 39]}
 
 
 def test_steps_out_of_order_are_put_in_order() -> None:
