@@ -3,7 +3,8 @@
 Rank 0 is the trainer as it always is: it alone has the run directory, decides, and tells the others what to take part
 in. The others follow. They are started here by rank 0, or everywhere by torchrun, whose variables are then obeyed:
 
-    torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29500 -m gpt_model.worker RUN_DIR
+    torchrun --nnodes 2 --node-rank 0 --nproc-per-node 4 --master-addr HOST --master-port 29500
+        -m gpt_model.worker RUN_DIRECTORY  (all on one line; --node-rank is each host's own)
 """
 
 import contextlib
@@ -92,7 +93,7 @@ def together() -> Iterator[None]:
 
 
 def _is_lost(error: RuntimeError) -> bool:
-    signs = ("connection", "gloo", "nccl", "peer", "socket", "broken pipe", "store", "timeout")
+    signs = ("gloo", "nccl", "connection closed", "connection reset", "broken pipe")
     return isinstance(error, distributed.DistError) or any(sign in str(error).lower() for sign in signs)
 
 

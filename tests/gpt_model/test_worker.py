@@ -176,3 +176,13 @@ def test_a_lock_that_a_power_cut_left_behind_keeps_nobody_out(make_run: MakeRun,
     assert not list((run.directory / "checkpoints").glob(".tmp-*-1"))
     steps = [record["step"] for record in run.read_metrics()[0] if "train_loss" in record]
     assert steps == list(range(1, len(steps) + 1))
+
+
+def test_what_torchrun_told_somebody_else_does_not_concern_a_launched_worker(
+    make_run: MakeRun, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "192.0.2.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    run = make_run()
+    run.launch()
+    assert wait_until(run, lambda status: False).state == "finished"

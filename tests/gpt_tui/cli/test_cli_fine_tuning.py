@@ -5,14 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_lines import Cli
+from command_lines import TINY, Cli
 
 from gpt_tui.locations import Locations
-
-TINY = {
-    "n_layer": 1, "n_head": 1, "n_embd": 16, "block_size": 16, "batch_size": 4, "max_steps": 20, "eval_interval": 10,
-    "eval_batches": 2, "checkpoint_interval": 10, "sample_interval": 0, "threads": 1, "warmup_steps": 0,
-}  # fmt: skip
 
 
 @pytest.fixture

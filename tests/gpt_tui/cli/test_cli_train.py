@@ -12,17 +12,12 @@ from typing import Any
 
 import pexpect
 import pytest
-from command_lines import Cli, Start
+from command_lines import TINY, Cli, Start
 
 from gpt_model.runs import Run, Status
 from gpt_tui.cli.follow import describe, progress_line
 from gpt_tui.cli.json_text import to_json
 from gpt_tui.locations import Locations
-
-TINY = {
-    "n_layer": 1, "n_head": 1, "n_embd": 16, "block_size": 16, "batch_size": 4, "max_steps": 20, "eval_interval": 10,
-    "eval_batches": 2, "checkpoint_interval": 10, "sample_interval": 0, "threads": 1, "warmup_steps": 0,
-}  # fmt: skip
 
 
 @pytest.fixture
