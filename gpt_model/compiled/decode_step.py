@@ -121,7 +121,7 @@ def _linear(crew, phase, w, scales, at, x, columns, y, rows, then, vectors, bias
             for column in range(columns):
                 _finish_rows(vectors, bias_at, y, column, first, last, then, residual)
                 if then == _GELU:
-                    _keep_whole(scratch.inner, column, first, last)
+                    _keep_whole(scratch.inner, column, first, last, scratch.unit)
         finish(crew.board, phase)
         chunk = take(crew.board, crew.call, phase, chunks)
     wait(crew.board, crew.call, phase, chunks)
@@ -143,16 +143,16 @@ def _choose_multiply(w, scales, at, x, columns, y, first, last, scratch):
     )
 
 
-def _keep_whole(x, column, first, last):
+def _keep_whole(x, column, first, last, unit):
     """Have what is now known of a column as the next matrix reads it."""
     raise NotImplementedError
 
 
 @overload(_keep_whole, jit_options=_OPTIONS)
-def _choose_keep_whole(x, column, first, last):
+def _choose_keep_whole(x, column, first, last, unit):
     if x[1] is types.none:
-        return lambda x, column, first, last: None
-    return lambda x, column, first, last: write_whole(x, column, first, last)
+        return lambda x, column, first, last, unit: None
+    return lambda x, column, first, last, unit: write_whole(x, column, first, last, unit)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -189,12 +189,12 @@ def _normalise(shape, x, source, y, target, vectors, gain_at, bias_at):
 
 
 @njit(nogil=True, error_model="numpy")
-def _norm(crew, phase, shape, x, y, columns, every, vectors, gain_at, bias_at):
+def _norm(crew, phase, shape, x, y, columns, every, vectors, gain_at, bias_at, unit):
     """One phase: LayerNorm of `columns` columns: all, or the last of every `every`."""
     column = take(crew.board, crew.call, phase, columns)
     while column >= 0:
         _normalise(shape, x, column * every + every - 1, y.numbers, column, vectors, gain_at, bias_at)
-        _keep_whole(y, column, 0, shape.width)
+        _keep_whole(y, column, 0, shape.width, unit)
         finish(crew.board, phase)
         column = take(crew.board, crew.call, phase, columns)
     wait(crew.board, crew.call, phase, columns)
@@ -248,7 +248,7 @@ def _choose_heads_at_once(mixed, head_width):
 
 
 @njit(nogil=True, error_model="numpy")
-def _attention(crew, phase, shape, keys, values, layer, first_row, shared, past, ids, qkv, mixed, scores):
+def _attention(crew, phase, shape, keys, values, layer, first_row, shared, past, ids, qkv, mixed, scores, unit):
     """One phase: a chunk is one head of one row, or so many as fill whole groups."""
     rows, T = ids.shape
     some = _heads_at_once(mixed, shape.head_width)
@@ -262,7 +262,7 @@ def _attention(crew, phase, shape, keys, values, layer, first_row, shared, past,
         begin = part * some * shape.head_width
         end = min(begin + some * shape.head_width, shape.attention)
         for column in range(row * T, row * T + T):
-            _keep_whole(mixed, column, begin, end)
+            _keep_whole(mixed, column, begin, end, unit)
         finish(crew.board, phase)
         task = take(crew.board, crew.call, phase, rows * parts)
     wait(crew.board, crew.call, phase, rows * parts)
@@ -313,13 +313,13 @@ def forward(crew, shape, weights, scratch, keys, values, ids, first_row, past, s
     phase = 1
     for layer in range(shape.n_layer):
         m, v = weights.matrix_at[layer], weights.vector_at[layer]
-        _norm(crew, phase, shape, hidden, normed, columns, 1, vectors, v[0], v[1])
+        _norm(crew, phase, shape, hidden, normed, columns, 1, vectors, v[0], v[1], unit)
         _linear(crew, phase + 1, w, scales, m[0], normed, columns, qkv, qkv.shape[1],
                 _BIAS, vectors, v[2], hidden, scratch)  # fmt: skip
-        _attention(crew, phase + 2, shape, keys, values, layer, first_row, shared, past, ids, qkv, mixed, scores)
+        _attention(crew, phase + 2, shape, keys, values, layer, first_row, shared, past, ids, qkv, mixed, scores, unit)
         _linear(crew, phase + 3, w, scales, m[1], mixed, columns, out, shape.width,
                 _RESIDUAL, vectors, v[3], hidden, scratch)  # fmt: skip
-        _norm(crew, phase + 4, shape, hidden, normed, columns, 1, vectors, v[4], v[5])
+        _norm(crew, phase + 4, shape, hidden, normed, columns, 1, vectors, v[4], v[5], unit)
         _linear(crew, phase + 5, w, scales, m[2], normed, columns, inner.numbers, shape.inner,
                 _GELU, vectors, v[6], hidden, scratch)  # fmt: skip
         _linear(crew, phase + 6, w, scales, m[3], inner, columns, out, shape.width,
@@ -327,7 +327,7 @@ def forward(crew, shape, weights, scratch, keys, values, ids, first_row, past, s
         phase += 7
     v = weights.vector_at[shape.n_layer]
     wanted, every = (rows, T) if last_only else (columns, 1)
-    _norm(crew, phase, shape, hidden, normed, wanted, every, vectors, v[0], v[1])
+    _norm(crew, phase, shape, hidden, normed, wanted, every, vectors, v[0], v[1], unit)
     _linear(crew, phase + 1, table, table_scales, 0, normed, wanted, logits, shape.vocab_rows,
             _NOTHING, vectors, 0, hidden, scratch)  # fmt: skip
     _end(unit)

@@ -81,7 +81,7 @@ def _unit(t, thread, unpacked):
     return Unit(
         t[at.MATRIX_UNIT] != 0,
         carray(pointer(sums), (1,), np.int32),
-        _numbers(sums + 4 * at.SIDE * at.SIDE * 4),
+        _numbers(sums + 2 * 4 * at.SIDE * at.SIDE * 4),
         carray(pointer(sums + at.UNIT_SIZE - 64), (64,), np.uint8),
         carray(pointer(unpacked), (1,), np.int8),
     )

@@ -22,7 +22,16 @@ from gpt_model.compiled.integer_tile import (
     numbers_in_a_byte,
 )
 from gpt_model.compiled.layout import GROUP, QUAD, ROWS, SIDE
-from gpt_model.compiled.matrix_unit import load_sum, multiply_group, spread_group, store_planes, store_sums
+from gpt_model.compiled.matrix_unit import (
+    begin_slab,
+    begin_two,
+    end_slab,
+    end_two,
+    go_on_slab,
+    go_on_two,
+    spread_group,
+    store_planes,
+)
 from gpt_model.compiled.simd import (
     absolute,
     fma,
@@ -39,6 +48,8 @@ from gpt_model.compiled.simd import (
 )
 
 _AHEAD = 8192  # bytes: without being asked, the memory delivers half as fast
+_LINE = 64  # bytes of a line of memory, and of a tile's row
+_ROOM = 4 * SIDE * SIDE  # of a stage's sums
 _NEAR_ROWS = 4 * ROWS  # rows that stay in the second cache while all columns pass
 _HIGHEST = np.float32(32767)
 _NOTHING = np.float32(1e-30)  # a group below this is written as zeros
@@ -54,7 +65,7 @@ class Columns(NamedTuple):
     scales: Any
     """float32 (columns, width / 128), one for each group of numbers of `whole`."""
     planes: Any
-    """The bytes of `whole`, uint8 (2, columns, width): the high ones and the low ones."""
+    """The bytes of `whole`, uint8: the high ones and the low ones, as the matrix unit reads them."""
 
 
 class Unit(NamedTuple):
@@ -63,9 +74,9 @@ class Unit(NamedTuple):
     on: Any
     """Whether this call uses it."""
     sums: Any
-    """int32 (4 × 16 × 16,): of one group, 16 columns and 32 rows, of high and of low bytes."""
+    """int32 (2 × 4 × 16 × 16,): of one stage and the one before."""
     out: Any
-    """float32 (16 × 32,): the columns' results so far."""
+    """float32 (32 × 32,): the columns' results so far."""
     configuration: Any
     """uint8 (64,): as it was found."""
     bytes: Any
@@ -73,24 +84,25 @@ class Unit(NamedTuple):
 
 
 @njit(nogil=True, error_model="numpy")
-def write_whole(x, column, first, last):
-    """Write x.numbers[column, first:last], whole groups, as int16 numbers and their scales."""
+def write_whole(x, column, first, last, unit):
+    """Write x.numbers[column, first:last], whole groups, as 16-bit numbers and their scales, as they will be read."""
     width = x.numbers.shape[1]
-    plane = x.numbers.size
-    for group in range(column * width + first, column * width + last, GROUP):
+    slab = column // SIDE * SIDE * width * 2 + column % SIDE * _LINE
+    for group in range(first, last, GROUP):
+        at = column * width + group
         top, nan = zero(), zero()
-        for k in range(group, group + GROUP, LANES):
+        for k in range(at, at + GROUP, LANES):
             v = load(x.numbers, k)
             top, nan = maximum(absolute(v), top), fma(v, zero(), nan)
         highest = largest(top)
         factor = splat(_HIGHEST / highest if highest > _NOTHING else np.float32(0))
-        for k in range(group, group + GROUP, LANES):
-            whole = multiply(load(x.numbers, k), factor)
-            store_whole(x.whole, k, whole)
-            if HAS_MATRIX_UNIT:
-                store_planes(x.planes, k, plane, whole)
-        place = (group - column * width) // GROUP
-        x.scales[column, place] = highest / _HIGHEST + total(nan)  # what is no number must not pass for one
+        for k in range(0, GROUP, LANES):
+            whole = multiply(load(x.numbers, at + k), factor)
+            if HAS_MATRIX_UNIT and unit.on:
+                store_planes(x.planes, slab + (group + k // _LINE * _LINE) * SIDE * 2 + k % _LINE, whole)
+            else:
+                store_whole(x.whole, at + k, whole)
+        x.scales[column, group // GROUP] = highest / _HIGHEST + total(nan)  # what is no number must not pass for one
 
 
 @njit(nogil=True, error_model="numpy")
@@ -145,63 +157,88 @@ def _block_by_vectors(w, w_scales, at, x, columns, y, row):
 
 @njit(nogil=True, error_model="numpy")
 def _by_tiles(w, w_scales, at, x, columns, y, first, last, unit):
-    """Some rows that stay near, by 16 columns that stay nearer."""
+    """Some rows that stay near, by one or two slabs of columns that stay nearer."""
     width = x.whole.shape[1]
     for begin in range(first, last, _NEAR_ROWS):
-        for column in range(0, columns, SIDE):
-            count = min(SIDE, columns - column)
+        column = 0
+        while column < columns:
+            count = min(2 * SIDE, columns - column)
             for row in range(begin, min(begin + _NEAR_ROWS, last), ROWS):
-                _block_by_tiles(w, w_scales, at + row * width, (row - begin) * width, x, column, count, unit)
+                for k in range(0, 2 * SIDE * ROWS, LANES):
+                    store(unit.out, k, zero())
+                if count > SIDE:
+                    _block_by_two(w, w_scales, at + row * width, (row - begin) * width, x, column, unit)
+                else:
+                    _block_by_slab(w, w_scales, at + row * width, (row - begin) * width, x, column, unit)
                 for m in range(count):
                     for k in range(0, ROWS, LANES):
                         store(y, (column + m) * y.shape[1] + row + k, load(unit.out, m * ROWS + k))
+            column += count
 
 
 @njit(nogil=True, error_model="numpy")
-def _block_by_tiles(w, w_scales, at, room, x, column, count, unit):
-    """Write to unit.out what a block of 32 rows makes of `count` columns."""
-    groups, width = x.scales.shape[1], x.whole.shape[1]
-    size = ROWS * GROUP
-    for k in range(0, count * ROWS, LANES):
-        store(unit.out, k, zero())
+def _block_by_slab(w, w_scales, at, room, x, column, unit):
+    """Add to unit.out what a block of 32 rows makes of 16 columns."""
+    planes, sums, scales, out = x.planes, unit.sums, x.scales, unit.out
+    groups, x_at = scales.shape[1], column * x.whole.shape[1] * 2
+    s_at, x_scale_at = at // GROUP, column * groups
+    rows, place = _bytes(w, at, room, column == 0, unit)
+    begin_slab(rows, place, planes, x_at, 0, sums, 0, 0, w_scales, s_at, scales, x_scale_at, out, 0)
+    now, before = _ROOM, 0
+    for group in range(1, groups):
+        size = group * ROWS * GROUP
+        rows, place = _bytes(w, at + size, room + size, column == 0, unit)
+        go_on_slab(rows, place, planes, x_at + size, 0, sums, now, before, w_scales, s_at, scales, x_scale_at, out, 0)
+        now, before = before, now
+        s_at, x_scale_at = s_at + ROWS, x_scale_at + 1
+    end_slab(rows, place, planes, x_at, 0, sums, 0, before, w_scales, s_at, scales, x_scale_at, out, 0)
+
+
+@njit(nogil=True, error_model="numpy")
+def _block_by_two(w, w_scales, at, room, x, column, unit):
+    """Add to unit.out what a block of 32 rows makes of 32 columns: each group, its first half and its second."""
+    planes, sums, scales, out = x.planes, unit.sums, x.scales, unit.out
+    groups, width = scales.shape[1], x.whole.shape[1]
+    x_at, x_step = column * width * 2, SIDE * width * 2
+    s_at, x_scale_at = at // GROUP, column * groups
+    rows, place = _bytes(w, at, room, column == 0, unit)
+    begin_two(rows, place, planes, x_at, x_step, sums, 0, 0, w_scales, s_at, scales, x_scale_at, out, 0)
     for group in range(groups):
-        w_at, x_at = at + group * size, column * width + group * GROUP
-        if column == 0:
-            _ask(w, w_at // numbers_in_a_byte(w), size // numbers_in_a_byte(w), 64)
-        _multiply_group(w, w_at, room + group * size, column == 0, x.planes, x_at, x.whole.size, width, unit)
-        if group > 0:  # the unit takes its time: meanwhile, the sums before these
-            _add_sums(w_scales, at // GROUP + (group - 1) * ROWS, x.scales, column, group - 1, count, unit)
-        store_sums(unit.sums)
-    _add_sums(w_scales, at // GROUP + (groups - 1) * ROWS, x.scales, column, groups - 1, count, unit)
+        if group > 0:
+            size = group * ROWS * GROUP
+            rows, place = _bytes(w, at + size, room + size, column == 0, unit)
+            go_on_two(
+                rows, place, planes, x_at + size, x_step, sums, 0, _ROOM, w_scales, s_at + SIDE - ROWS, scales,
+                x_scale_at - 1, out, SIDE,
+            )  # fmt: skip
+        x_group = x_at + group * ROWS * GROUP
+        go_on_two(
+            rows, place + _LINE, planes, x_group, x_step, sums, _ROOM, 0, w_scales, s_at, scales, x_scale_at, out, 0
+        )
+        s_at, x_scale_at = s_at + ROWS, x_scale_at + 1
+    end_two(
+        rows, place, planes, x_at, x_step, sums, 0, _ROOM, w_scales, s_at + SIDE - ROWS, scales, x_scale_at - 1, out,
+        SIDE,
+    )  # fmt: skip
 
 
-@njit(nogil=True, error_model="numpy")
-def _add_sums(w_scales, s_at, x_scales, column, group, count, unit):
-    """Add the sums of a group, by the scales of both sides, to what `count` columns have."""
-    upper, lower = load(w_scales, s_at), load(w_scales, s_at + SIDE)
-    for m in range(count):
-        x_scale = splat(x_scales[column + m, group])
-        first, second = load_sum(unit.sums, m * SIDE), load_sum(unit.sums, (2 * SIDE + m) * SIDE)
-        store(unit.out, m * ROWS, fma(first, multiply(upper, x_scale), load(unit.out, m * ROWS)))
-        store(unit.out, m * ROWS + SIDE, fma(second, multiply(lower, x_scale), load(unit.out, m * ROWS + SIDE)))
-
-
-def _multiply_group(w, at, to, first, planes, x_at, plane, step, unit):
-    """Multiply the group of weights at `at`; four-bit ones are spread as bytes on the first time."""
+def _bytes(w, at, to, first, unit):
+    """Return where a group of weights stands as bytes; what is asked for the first time comes from memory."""
     raise NotImplementedError
 
 
-@overload(_multiply_group, jit_options={"nogil": True, "error_model": "numpy"})
-def _choose_multiply_group(w, at, to, first, planes, x_at, plane, step, unit):
-    def from_bytes(w, at, to, first, planes, x_at, plane, step, unit):
-        multiply_group(w, at, planes, x_at, plane, step)
+@overload(_bytes, jit_options={"nogil": True, "error_model": "numpy"})
+def _choose_bytes(w, at, to, first, unit):
+    def themselves(w, at, to, first, unit):
+        return w, at
 
-    def from_nibbles(w, at, to, first, planes, x_at, plane, step, unit):
+    def spread(w, at, to, first, unit):
         if first:
+            _ask(w, at // 2, ROWS * GROUP // 2, _LINE)
             spread_group(w, at // 2, unit.bytes, to)
-        multiply_group(unit.bytes, to, planes, x_at, plane, step)
+        return unit.bytes, to
 
-    return from_nibbles if w.dtype == types.uint8 else from_bytes
+    return spread if w.dtype == types.uint8 else themselves
 
 
 @njit(nogil=True, error_model="numpy")

@@ -17,8 +17,8 @@ QUAD = 4
 """Neighbouring inputs that lie together in a block of integer rows."""
 SIDE = 16
 """Columns that the matrix unit takes at a time."""
-UNIT_SIZE = 4 * SIDE * SIDE * 4 + SIDE * ROWS * 4 + 64
-"""Bytes that a thread needs for the matrix unit: sums, results, and its configuration."""
+UNIT_SIZE = 2 * 4 * SIDE * SIDE * 4 + 2 * SIDE * ROWS * 4 + 64
+"""Bytes that a thread needs for the matrix unit: two stages' sums, results, and its configuration."""
 
 # A call is a table of whole numbers, each in its place: sizes, and the addresses of arrays.
 (

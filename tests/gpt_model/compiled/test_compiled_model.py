@@ -80,6 +80,19 @@ def test_without_the_matrix_unit_the_bits_are_the_same(
 
 
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_the_matrix_unit_takes_any_number_of_columns(dtype: PackedDtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slabs of 16 go alone or in pairs, and the last one may be nearly empty."""
+    model = model_of(SHAPES["long"])
+    with_unit, without = compiled(model, dtype), compiled(model, dtype)
+    for columns in (2, 15, 16, 17, 31, 32, 33, 47, 48, 49, 64, 65):
+        ids = ids_for(model.config, 1, columns)
+        found = with_unit(ids)
+        with monkeypatch.context() as patch:
+            patch.setattr("gpt_model.compiled.model.may_use_matrix_unit", lambda: False)
+            assert torch.equal(found, without(ids)), columns
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
 def test_a_broken_weight_shows(dtype: PackedDtype) -> None:
     model = model_of(SHAPES["odd"])
     model.h[0].ln_1.bias[5] = torch.nan
