@@ -134,7 +134,7 @@ class Session:
             self.run.restore(memories)
             self.past.memories = past.memories[: len(prompt) - self.past.prompt_length]
         self.tokens = torch.tensor([prompt], device=model.device).expand(len(seeds), -1)  # (B, T)
-        self._room = self.tokens  # where they stand, with room for more
+        self._make_room()
         self.seeds = seeds
         self._reader = reader
         self._rows: TextRows | None = None
@@ -276,15 +276,21 @@ class Session:
     def _append(self, drawn: list[Drawn]) -> None:
         length = self.tokens.shape[1]
         if length == self._room.shape[1]:
-            self._room = torch.cat([self.tokens, torch.empty_like(self.tokens)], dim=1)
+            self._make_room()
         ids = [each.id for each in drawn]
-        if self._room.device.type == "cpu":
-            self._room.numpy()[:, length] = ids  # ten times as quick as a tensor
+        if self._numbers is not None:
+            self._numbers[:, length] = ids
         else:
             self._room[:, length] = torch.tensor(ids, device=self._room.device)
         self.tokens = self._room[:, : length + 1]
         if len(drawn) == 1:
             self.past.tokens.append(drawn[0].id)
+
+    def _make_room(self) -> None:
+        """Have room for as many tokens again."""
+        self._room = torch.cat([self.tokens, torch.empty_like(self.tokens)], dim=1)
+        # numpy writes a number ten times as quickly as torch
+        self._numbers = self._room.numpy() if self._room.device.type == "cpu" else None
 
     def _note(self) -> None:
         """Note what is remembered before the next token."""

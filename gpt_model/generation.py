@@ -144,11 +144,7 @@ class Engine:
                     cut_by = {id: each.stage for each in accounts for id in each.cut}
                     token, end = sample.token(
                         drawn, index, step.position, step.uniforms[row],
-                        tuple(
-                            Candidate(id, self._text(id), p_model, p_chain, cut_by.get(id, ""))
-                            for id, p_model, p_chain in drawn.candidates
-                        ),
-                        accounts, new_chain, step.faults if row == 0 else (),
+                        self._candidates(drawn, cut_by), accounts, new_chain, step.faults if row == 0 else (),
                     )  # fmt: skip
                     yield token
                     if end:
@@ -159,10 +155,12 @@ class Engine:
             if not sample.finished:
                 yield sample.finish(reason)
 
-    def _text(self, token: int) -> str:
-        if token not in self._texts:
-            self._texts[token] = self.tokenizer.decode([token]) if self.tokenizer else ""
-        return self._texts[token]
+    def _candidates(self, drawn: Drawn, cut_by: dict[int, str]) -> tuple[Candidate, ...]:
+        texts = self._texts
+        for id, _, _ in drawn.candidates:
+            if id not in texts:
+                texts[id] = self.tokenizer.decode([id]) if self.tokenizer else ""
+        return tuple([Candidate(id, texts[id], p, q, cut_by.get(id, "")) for id, p, q in drawn.candidates])
 
 
 class _Sample:

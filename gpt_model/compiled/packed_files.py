@@ -28,7 +28,7 @@ from gpt_model.config import ModelConfig
 from gpt_model.config_values import from_table
 from gpt_model.errors import CheckpointError, ConfigError
 
-_FORMAT = 3
+_FORMAT = 4
 _ARRAYS = ("head", "head_scales", "matrices", "scales", "vectors")
 
 

@@ -24,7 +24,8 @@ def _row_sums(w, at, x, column, y, first, last):
         r0 = at + row * width
         r1, r2, r3 = r0 + width, r0 + 2 * width, r0 + 3 * width
         a0, a1, a2, a3 = zero(), zero(), zero(), zero()
-        for group in range(0, width, _PIECE):
+        whole = width - width % _PIECE
+        for group in range(0, whole, _PIECE):
             # what is asked for lies ahead in the same row, or else in the row of the next four that follows it
             skip = ahead if group + ahead < width else ahead + 3 * width
             for line in range(group + skip, group + skip + _PIECE, 64 // w.itemsize):
@@ -36,6 +37,10 @@ def _row_sums(w, at, x, column, y, first, last):
                 v = load(x, column * width + k)
                 w0, w1, w2, w3 = load(w, r0 + k), load(w, r1 + k), load(w, r2 + k), load(w, r3 + k)
                 a0, a1, a2, a3 = fma(w0, v, a0), fma(w1, v, a1), fma(w2, v, a2), fma(w3, v, a3)
+        for k in range(whole, width, LANES):
+            v = load(x, column * width + k)
+            w0, w1, w2, w3 = load(w, r0 + k), load(w, r1 + k), load(w, r2 + k), load(w, r3 + k)
+            a0, a1, a2, a3 = fma(w0, v, a0), fma(w1, v, a1), fma(w2, v, a2), fma(w3, v, a3)
         _store_totals(y, column * y.shape[1] + row, 1, a0, a1, a2, a3)
 
 

@@ -19,6 +19,9 @@ _FLOAT, _INT32 = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT32, LANES)
 
 
+_SECOND_CACHE = 2  # LLVM's number
+
+
 class _Vector(types.Type):
     def __init__(self) -> None:
         super().__init__(f"float32x{LANES}")
@@ -109,14 +112,17 @@ def put(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 @intrinsic
 def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Ask the memory for what stands at `index`, which may lie behind the array's end."""
+    """Ask the memory for what stands at `index`, which may lie behind the array's end.
+
+    Into the second cache: the nearest one can wait for no more than a dozen lines at a time.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         array_type, (array, index) = signature.args[0], values
         address = _address(context, builder, array_type, array, index, ir.IntType(8))
         kind = ir.FunctionType(ir.VoidType(), [address.type, _INT32, _INT32, _INT32])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [address, _INT32(0), _INT32(3), _INT32(1)])
+        builder.call(function, [address, _INT32(0), _INT32(_SECOND_CACHE), _INT32(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate

@@ -6,7 +6,7 @@ from functools import cached_property
 from gpt_model.compiled.layout import BLOCK, GROUP, ROWS, PackedDtype
 from gpt_model.config import ModelConfig
 
-_STEP = 64  # float32 and 16-bit weights know no groups: a few vectors at a time
+_STEP = 16  # float32 and 16-bit weights know no groups: whole vectors
 _HEAD_STEP = 32
 
 

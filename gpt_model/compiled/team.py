@@ -27,16 +27,22 @@ def clear(board: Board, call: int) -> None:
 
 
 class Team:
-    """Threads that wait for work. They end when nobody holds the team any more, or with the process."""
+    """Threads that wait for work. They end when nobody holds the team any more, and before the interpreter does.
+
+    A thread that the interpreter stops at its end is unwound through whatever it is in, which aborts the process.
+    """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._calls = np.zeros(1, np.int64)
         self._queues: list[queue.SimpleQueue[Work | None]] = [queue.SimpleQueue() for _ in range(1, threads)]
-        for number, works in enumerate(self._queues, start=1):
-            arguments = (works, number, self._calls)
-            threading.Thread(target=_serve, args=arguments, name=f"decode-{number}", daemon=True).start()
-        weakref.finalize(self, _dismiss, self._queues)
+        threads_of_mine = [
+            threading.Thread(target=_serve, args=(works, number, self._calls), name=f"decode-{number}", daemon=True)
+            for number, works in enumerate(self._queues, start=1)
+        ]
+        for thread in threads_of_mine:
+            thread.start()
+        weakref.finalize(self, _dismiss, self._queues, self._calls, threads_of_mine)
 
     def run(self, work: Work) -> None:
         """Call work(number) on every thread, this one being 0; return when this one's call, and so all, is done."""
@@ -46,9 +52,13 @@ class Team:
         work(0)
 
 
-def _dismiss(queues: "list[queue.SimpleQueue[Work | None]]") -> None:
+def _dismiss(queues: "list[queue.SimpleQueue[Work | None]]", calls: Board, threads: list[threading.Thread]) -> None:
     for works in queues:
         works.put(None)
+    calls += 1  # whoever lingers looks up
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join()
 
 
 def _serve(works: "queue.SimpleQueue[Work | None]", number: int, calls: Board) -> None:
