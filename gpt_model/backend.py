@@ -14,7 +14,7 @@ import torch
 
 from gpt_model.checkpoint import load_checkpoint, load_tokenizer, load_weights, read_config
 from gpt_model.config import DTYPES, ModelConfig
-from gpt_model.device import choose_device, generation_threads, is_small
+from gpt_model.device import choose_device, cores, generation_threads, is_small
 from gpt_model.errors import CheckpointError, ConfigError, did_you_mean
 from gpt_model.language_model import LanguageModel
 from gpt_model.tokenizer import Tokenizer
@@ -90,7 +90,8 @@ def open_model(
     config = read_config(path)
     count = generation_threads(threads, config)
     try:
-        return _open_compiled(path, config, dtype, count, tokenizer, tell)
+        ahead = threads != 1 and cores() > 1
+        return _open_compiled(path, config, dtype, count, ahead, tokenizer, tell)
     except _NotCompiledError as error:
         torch.set_num_threads(count)
         return _open_in_torch(path, dtype, count, tokenizer, f"{error}, so torch computes, more slowly.")
@@ -120,8 +121,9 @@ class _NotCompiledError(Exception):
 
 
 def _open_compiled(
-    path: Path, config: ModelConfig, dtype: str, threads: int, tokenizer: str | None, tell: Callable[[str], None]
-) -> OpenModel:
+    path: Path, config: ModelConfig, dtype: str, threads: int, ahead: bool, tokenizer: str | None,
+    tell: Callable[[str], None],
+) -> OpenModel:  # fmt: skip
     if config.arch != "gpt2":
         raise _NotCompiledError(f"The compiled pass knows GPT-2 alone, and this is a {config.arch} model")
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
@@ -138,11 +140,11 @@ def _open_compiled(
     torch.set_num_threads(1)  # what torch does now is small, and its waiting threads would be in the way
     packed = _pack(path, config, dtype, HAS_FLOAT16, tell)
     try:
-        compile_missing((packed.dtype, "scan", "draw", "linger"), tell)
+        compile_missing((packed.dtype, "scan", "draw", "publish", "serve"), tell)
     except CompileError as error:
         raise _NotCompiledError(str(error)) from error
     own = load_tokenizer(path, config, tokenizer)
-    return OpenModel(CompiledGPT(packed, threads), own, Backend("cpu", packed.dtype, "compiled", threads))
+    return OpenModel(CompiledGPT(packed, threads, ahead), own, Backend("cpu", packed.dtype, "compiled", threads))
 
 
 def _pack(path: Path, config: ModelConfig, dtype: str, has_float16: bool, tell: Callable[[str], None]) -> "PackedModel":

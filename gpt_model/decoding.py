@@ -67,7 +67,9 @@ class Plain:
     def decode(self, session: "Session") -> Iterator[Step]:
         logits = session.read_prompt()
         while True:
-            yield session.step(logits)
+            step = session.step(logits)
+            session.begin_last()
+            yield step
             logits = session.read_last()
 
 
@@ -165,6 +167,11 @@ class Session:
         if self._rows is None:
             return self._anew()
         return self._rows.next_logits(self.tokens, self.past.tokens[-1] if len(self.seeds) == 1 else None)
+
+    def begin_last(self) -> None:
+        """Have other cores begin with what `read_last` will be asked for, if more is to come."""
+        if self._rows is not None and self.remaining > 0:
+            self._rows.begin(self.tokens)
 
     def read_ahead(self, guesses: list[int]) -> Tensor:
         """Return the logits (1 + n, V) after the one text as it is now, whose last token is new, and after n guesses.

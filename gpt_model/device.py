@@ -8,6 +8,8 @@ from gpt_model.config import ModelConfig
 from gpt_model.errors import ConfigError
 
 _SMALL = 20_000_000
+_TORCHS = torch.get_num_threads()
+"""Before anybody set it: a small model that was opened before leaves torch with one."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -39,10 +41,10 @@ def generation_threads(threads: int, model: ModelConfig) -> int:
     A small model's matrices are too small to share: a second thread gains a tenth, and loses nine tenths when
     something else, such as a training run, wants the cores, because threads wait for each other at every operator.
     """
-    return threads or (1 if is_small(model) else _cores())
+    return threads or (1 if is_small(model) else cores())
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return the cores that this process may use; torch counts the machine's real ones, without their twins."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(min(allowed, torch.get_num_threads()), 1)
+    return max(min(allowed, _TORCHS), 1)

@@ -113,6 +113,12 @@ class TextRows:
             self._teacher.learn([int(tokens[0, -1]) if last is None else last], self._cache, self._start)
         return logits
 
+    def begin(self, tokens: Tensor) -> None:
+        """Have other cores begin with what `next_logits` will be asked for, where the model can."""
+        begin = getattr(self._model, "begin", None)
+        if begin is not None and self.room(tokens.shape[1]) > 0:
+            begin(tokens[:, self._start + self._cache.length :], self._cache)
+
     def room(self, length: int) -> int:
         """Return how many tokens fit behind texts of this length before their window moves."""
         block_size = self._model.config.block_size

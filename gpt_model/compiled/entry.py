@@ -1,4 +1,4 @@
-"""The ways into the compiled code: a forward pass, a look at its logits, the draw, a thread's wait; as machine code.
+"""The ways into the compiled code: a forward pass, a look at its logits, the draw, a team's calls; as machine code.
 
     python -m gpt_model.compiled.entry NAME FILE      compiles, in a process of its own: numba is needed for this alone
 
@@ -25,7 +25,7 @@ from gpt_model.compiled.draw_row import draw_row
 from gpt_model.compiled.integer_products import Columns, Unit
 from gpt_model.compiled.scan_row import scan_row
 from gpt_model.compiled.simd import pointer
-from gpt_model.compiled.teamwork import linger
+from gpt_model.compiled.teamwork import publish, serve
 
 _ELEMENTS = {
     "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16, "int8": np.int8, "int4": np.uint8,
@@ -204,13 +204,21 @@ def _look(t):
 
 
 @njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _linger(address, seen):
-    linger(carray(pointer(address), (1,), np.int64), seen, at.LINGER_TURNS)
+def _publish(address, helpers):
+    publish(carray(pointer(address), (1,), np.int64), helpers)
+
+
+@njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _serve(address, number):
+    serve(carray(pointer(address), (1,), np.int64), number, at.LINGER_TURNS)
+
+
+_ENTRIES = {"draw": _draw, "scan": _scan, "publish": _publish, "serve": _serve}
 
 
 def compile_entry(name: str) -> tuple[str, bytes]:
-    """Return the symbol of an entry (draw, linger, scan, or a precision) and its machine code for this CPU."""
-    entry = {"draw": _draw, "linger": _linger, "scan": _scan}.get(name) or _forward(name)
+    """Return the symbol of an entry (one of `_ENTRIES`, or a precision) and its machine code for this CPU."""
+    entry = _ENTRIES.get(name) or _forward(name)
     entry.compile((types.int64, types.int64))
     (compiled,) = entry.overloads.values()
     symbol = compiled.fndesc.llvm_func_name

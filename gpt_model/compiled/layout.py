@@ -51,6 +51,12 @@ LINGER_TURNS = 15_000
 LINE = 16
 """int64 numbers of a phase on a board: what is taken and what is finished, in cache lines of their own."""
 
+# What a team's threads watch: two lines for all, then one for each.
+JOB_COUNT, JOB_ENTRY, JOB_TABLES, JOB_END = 0, LINE, LINE + 1, LINE + 2
+JOB_LINES = 2
+JOB_STATE, JOB_SEEN, JOB_WAKE, JOB_OWN = range(4)
+ASLEEP, AWAKE, CALLED = range(3)
+
 
 def phases(n_layer: int) -> int:
     """Return how many phases a forward pass has."""

@@ -26,8 +26,22 @@ from gpt_model.errors import GptError
 
 _KEPT = 4
 _LINKING = threading.Lock()
-Entry = Callable[[int, int], None]
-"""Called with the address of a table (layout.py) and the number of the thread; it lets other threads run meanwhile."""
+
+
+class Entry:
+    """Compiled code, called with the address of a table (layout.py) and a number: other threads run meanwhile."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
+        # numba's own calling convention: where the result goes, where an error's description goes, the arguments
+        kind = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+        self._native = kind(address)
+
+    def __call__(self, table: int, number: int) -> None:
+        nothing = (ctypes.c_void_p * 2)()
+        place = ctypes.addressof(nothing)
+        if status := self._native(place, place + 8, table, number):
+            raise RuntimeError(f"the compiled code ended with status {status}")
 
 
 class CompileError(GptError):
@@ -49,7 +63,7 @@ def compile_missing(names: Sequence[str], tell: Callable[[str], None]) -> None:
 
 @functools.cache
 def load_entry(name: str) -> Entry:
-    """Return an entry (draw, linger or a precision's forward pass), compiled for this machine if it was not before.
+    """Return an entry (entry.py), compiled for this machine if it was not before.
 
     Raises:
         CompileError: numba is missing or does not work here.
@@ -75,7 +89,7 @@ def _compile(name: str) -> tuple[str, bytes]:
         raise CompileError("numba is not installed")
     with tempfile.TemporaryDirectory(prefix="gpt-tui-") as room:
         made = Path(room) / name
-        command = [sys.executable, "-m", "gpt_model.compiled.entry", name, str(made)]
+        command = [sys.executable, "-P", "-m", "gpt_model.compiled.entry", name, str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode or not made.is_file():
             why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
@@ -89,17 +103,7 @@ def _link(symbol: str, code: bytes) -> Entry:
     engine = _engine()
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    address = engine.get_function_address(symbol)
-    # numba's own calling convention: where the result goes, where an error's description goes, the arguments
-    native = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)
-
-    def entry(table: int, thread: int) -> None:
-        nothing = (ctypes.c_void_p * 2)()
-        place = ctypes.addressof(nothing)
-        if status := native(place, place + 8, table, thread):
-            raise RuntimeError(f"the compiled forward pass ended with status {status}")
-
-    return entry
+    return Entry(engine.get_function_address(symbol))
 
 
 @functools.cache

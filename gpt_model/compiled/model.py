@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from gpt_model.compiled.machine_code import load_entry
 from gpt_model.compiled.memory import address, aligned_zeros
 from gpt_model.compiled.packing import PackedModel
 from gpt_model.compiled.sizes import Sizes, padded
-from gpt_model.compiled.team import Team, clear, new_board
+from gpt_model.compiled.team import Board, Team, clear, new_board
 from gpt_model.errors import GenerationError
 
 Numbers = np.ndarray[Any, np.dtype[Any]]
@@ -72,29 +73,53 @@ class CompiledCache:
         return chosen
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """What the helpers are at work on."""
+
+    ids: Tensor
+    cache: CompiledCache
+    past: int
+    logits: Tensor
+    table: Board
+    alive: object
+
+    def is_for(self, ids: Tensor, cache: CompiledCache) -> bool:
+        """Whether `next_logits` would do the same."""
+        return cache is self.cache and cache.length == self.past and torch.equal(ids, self.ids)
+
+
 class CompiledGPT:
     """A GPT that reads tokens by the compiled step. Not for two threads at once.
+
+    Args:
+        packed: the weights.
+        threads: how many compute together.
+        ahead: whether another may `begin` where only one computes.
 
     Raises:
         CompileError: the code cannot be compiled here.
     """
 
-    def __init__(self, packed: PackedModel, threads: int) -> None:
+    def __init__(self, packed: PackedModel, threads: int, ahead: bool = False) -> None:
         self.config = packed.config
         self.packed = packed
         self.device = torch.device("cpu")
         self._entry = load_entry(packed.dtype)
         self.draw = Drawer(self.config.vocab_size)
         self.finite = self.draw.finite
-        self._team = Team(threads)
+        self.threads = threads
         self._board = new_board(at.phases(self.config.n_layer))
         self._calls = itertools.count(1)
         self._kept = _tables(packed)
         self._table = _table(packed, self._kept, threads)
         self._point(at.BOARD, self._board)
-        self._own(at.UNPACKED, (threads, at.ROWS, packed.sizes.widest))
-        self._own(at.UNIT_ROOM, (threads, at.UNIT_SIZE), np.uint8)
-        self._own(at.SCORES, (threads, 4, packed.sizes.span))
+        helpers = max(threads - 1, int(ahead))
+        self._own(at.UNPACKED, (1 + helpers, at.ROWS, packed.sizes.widest))
+        self._own(at.UNIT_ROOM, (1 + helpers, at.UNIT_SIZE), np.uint8)
+        self._own(at.SCORES, (1 + helpers, 4, packed.sizes.span))
+        self._team = Team(self._entry, helpers, (packed, self._kept, self._board))
+        self._begun: _Begun | None = None
         self._vocab_rows = packed.sizes.vocab_rows
         self._columns = 0
 
@@ -106,11 +131,6 @@ class CompiledGPT:
 
     def _point(self, place: int, array: Numbers) -> None:
         self._table[place] = address(array)
-
-    @property
-    def threads(self) -> int:
-        """Threads that compute together."""
-        return self._team.threads
 
     def new_cache(self, batch_size: int = 1) -> CompiledCache:
         """Return an empty cache for sequences of up to block_size tokens."""
@@ -127,10 +147,33 @@ class CompiledGPT:
         if rows * length > at.MOST_COLUMNS:
             return self._logits(ids, cache, last_only=True)[:, -1]
         self._check_room(cache, length)
-        logits = torch.empty((rows, self._vocab_rows))
-        self._run(ids, 0, cache, cache.length, logits, True)
+        begun = self._begun
+        if begun is not None and begun.is_for(ids, cache):
+            self._finish()
+            logits = begun.logits
+        else:
+            logits = torch.empty((rows, self._vocab_rows))
+            self._run(ids, 0, cache, cache.length, logits, True)
         cache.length += length
         return logits if self._vocab_rows == self.config.vocab_size else logits[:, : self.config.vocab_size]
+
+    def begin(self, ids: Tensor, cache: CompiledCache) -> None:
+        """Have other cores begin with what `next_logits` will be asked for next, if there are any.
+
+        It is only a guess: whatever else is asked for next is right too.
+        """
+        if self._team.helpers and ids.numel() <= at.MOST_COLUMNS and ids.shape[1] <= cache.room:
+            self._finish()
+            logits = torch.empty((ids.shape[0], self._vocab_rows))
+            table, alive = self._prepare(ids, 0, cache, cache.length, logits, True)
+            self._team.begin(table)
+            self._begun = _Begun(ids, cache, cache.length, logits, table, alive)
+
+    def _finish(self) -> None:
+        """Take part in what was begun, until it is done."""
+        if self._begun is not None:
+            self._team.join(self._begun.table)
+            self._begun = None
 
     def __call__(self, ids: Tensor, cache: CompiledCache | None = None) -> Tensor:
         """Return logits (B, T, V) for ids (B, T).
@@ -186,21 +229,26 @@ class CompiledGPT:
             )
 
     def _run(self, ids: Tensor, row: int, cache: CompiledCache, past: int, logits: Tensor, last_only: bool) -> None:
+        self._finish()
+        table, _alive = self._prepare(ids, row, cache, past, logits, last_only)
+        if self.threads > 1:
+            self._team.begin(table)
+        self._team.join(table)
+
+    def _prepare(
+        self, ids: Tensor, row: int, cache: CompiledCache, past: int, logits: Tensor, last_only: bool
+    ) -> tuple[Board, object]:
+        """Return the next call's table, and what must be there until it is done."""
         self._make_room(ids.numel())
         ids = ids.contiguous()
         call = next(self._calls)
         clear(self._board, call)
-        table = self._table.copy()  # a thread that comes late must find its own call's
+        table = self._table.copy()
         table[at.CALL :] = (
             call, *cache.places, cache.rows, ids.data_ptr(), *ids.shape, row, past, cache.shared, logits.data_ptr(),
             last_only, ids.numel() > 1 and may_use_matrix_unit(),
         )  # fmt: skip
-        entry, start, alive = self._entry, address(table), (table, ids, logits, cache, self._kept, self._board)
-
-        def work(number: int, alive: Any = alive) -> None:
-            entry(start, number)
-
-        self._team.run(work)
+        return table, (ids, logits, cache)
 
     def _make_room(self, columns: int) -> None:
         """Have numbers in passing for so many columns; the padding of each must be zero."""

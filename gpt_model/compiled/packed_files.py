@@ -52,7 +52,7 @@ def pack_to_disk(checkpoint: Path, dtype: PackedDtype) -> PackedModel | None:
         CheckpointError: the checkpoint cannot be loaded.
     """
     for directory in _places(checkpoint, dtype):
-        command = [sys.executable, "-m", "gpt_model.packer", str(checkpoint), dtype, str(directory)]
+        command = [sys.executable, "-P", "-m", "gpt_model.packer", str(checkpoint), dtype, str(directory)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 3:
             raise CheckpointError(done.stderr.strip().splitlines()[-1])
