@@ -20,6 +20,7 @@ from gpt_model.token_record import Token
 from samplers import Chain
 
 _BUFFER = 2**27  # float32 numbers: 512 MiB, more than the caches hold
+_ROW = 4096  # of the same, seen as a matrix
 _SQUARE = 2048
 
 
@@ -71,7 +72,7 @@ class Machine:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._bandwidth: list[float] = []
+        self._bandwidth: dict[str, list[float]] = {}
         self._matmul: list[float] = []
         self._buffer: torch.Tensor | None = None
 
@@ -83,15 +84,23 @@ class Machine:
             if self._buffer is None:
                 self._buffer = torch.ones(_BUFFER)
             buffer, square = self._buffer, torch.ones(_SQUARE, _SQUARE)
-            self._bandwidth += [4 * _BUFFER / _seconds(lambda: torch.sum(buffer)) for _ in range(3)]
+            matrix, row = buffer.view(-1, _ROW), torch.ones(_ROW)
+            # which of them reads as fast as the memory delivers depends on the CPU
+            readers: dict[str, Callable[[], object]] = {
+                "sum": lambda: torch.sum(buffer),
+                "dot": lambda: torch.dot(buffer, buffer),
+                "mv": lambda: torch.mv(matrix, row),
+            }
+            for name, reader in readers.items():
+                self._bandwidth.setdefault(name, []).extend(4 * _BUFFER / _seconds(reader) for _ in range(3))
             self._matmul += [2 * _SQUARE**3 / _seconds(lambda: torch.mm(square, square)) for _ in range(3)]
         finally:
             torch.set_num_threads(before)
 
     @property
     def limits(self) -> Limits:
-        """Medians of what was measured."""
-        return Limits(statistics.median(self._bandwidth), statistics.median(self._matmul))
+        """Medians of what was measured, of the bandwidth that of the fastest reader."""
+        return Limits(max(map(statistics.median, self._bandwidth.values())), statistics.median(self._matmul))
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -1,7 +1,7 @@
 """Control: what reaches a worker from outside while it trains: signals and the mailbox. Knows no torch.
 
-The first TERM or INT asks to save and leave, the second leaves at once, and HUP means nothing: a terminal that closes
-is no reason to stop.
+The first TERM or INT asks to save and leave, the second leaves at once, USR1 asks to save and go on (as batch systems
+warn of their time limit), and HUP means nothing: a terminal that closes is no reason to stop.
 """
 
 import os
@@ -65,10 +65,14 @@ class Control:
                 last_words()
                 os._exit(128 + number)
 
+        def save(number: int, frame: FrameType | None) -> None:
+            self._commands.append(Command("", "checkpoint", {}))
+
         if threading.current_thread() is not threading.main_thread():  # Python gives signals to the main thread only
             yield
             return
         before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+        before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, save)
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             yield

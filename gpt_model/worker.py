@@ -79,7 +79,7 @@ def _follow(leader_writes: bool) -> int:
     keep_freed_memory()
     if leader_writes:  # nothing, ever: its end of the pipe is closed when it dies, also before there is a connection
         threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(1)), daemon=True).start()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     from gpt_model.distributed import join
     from gpt_model.following import follow

@@ -76,8 +76,9 @@ def test_a_killed_worker_is_lost_and_its_run_resumes_as_if_it_had_not_been(
 
     launch(run)
     wait_until(run, lambda status: run.checkpoints()[-1].step > reached)
-    status = run.status()
-    os.kill(status.pid or 0, signal.SIGTERM)
+    pid = run.status().pid or -1
+    assert pid > 0
+    os.kill(pid, signal.SIGTERM)
     status = wait_until(run, lambda status: False)
     assert status.state == "stopped"
     assert run.checkpoints()[-1].step == status.step
@@ -91,6 +92,18 @@ def test_a_killed_worker_is_lost_and_its_run_resumes_as_if_it_had_not_been(
     train_here(straight)
     weights = [(each.checkpoint_path(str(reached + 20)) / "model.safetensors").read_bytes() for each in (run, straight)]
     assert len({hashlib.sha256(each).hexdigest() for each in weights}) == 1
+
+
+def test_a_warning_of_the_time_limit_saves_and_goes_on(
+    make_run: MakeRun, launch: Launch, wait_until: WaitUntil
+) -> None:
+    run = make_run(**ENDLESS | {"checkpoint_interval": 0})
+    pid = launch(run)
+    wait_until(run, lambda status: status.step > 0)
+    os.kill(pid, signal.SIGUSR1)
+    saved = wait_until(run, lambda status: bool(run.checkpoints())).step
+    assert wait_until(run, lambda status: status.step > saved + 1).state == "running"
+    wait_until(run, answered(run, run.send("stop")))
 
 
 def test_a_second_signal_leaves_at_once(make_run: MakeRun, launch: Launch, wait_until: WaitUntil) -> None:
