@@ -266,7 +266,8 @@ class GptTui(App[int]):
         unsaved, self._unsaved = self._unsaved, {}
         for name, value in unsaved.items():
             try:
-                save_setting(self._locations, name, value)
+                if told := save_setting(self._locations, name, value):
+                    self.notify(told, severity="warning", markup=False)
             except (GptError, OSError) as error:
                 self.notify(f"The setting was not saved: {error}", severity="warning", markup=False)
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from gpt_model.errors import ConfigError
+
 BUNDLED = "shakespeare-mini"
 """The name of the model that comes with the package."""
 
@@ -25,10 +27,16 @@ class Locations:
 
 
 def find_locations(environment: Mapping[str, str] = os.environ) -> Locations:
-    """Return the locations: under `GPT_TUI_HOME` if it is set, else where the platform keeps such things (XDG)."""
+    """Return the locations: under `GPT_TUI_HOME` if it is set, else where the platform keeps such things (XDG).
+
+    Raises:
+        ConfigError: `GPT_TUI_HOME` names what is no directory.
+    """
     project_file = Path("gpt-tui.toml")
     if home := environment.get("GPT_TUI_HOME"):
         root = Path(home).expanduser().absolute()
+        if root.exists() and not root.is_dir():
+            raise ConfigError(f"GPT_TUI_HOME = {home}: is no directory. Name one, or one that is to be made.")
         return Locations(
             root / "settings.toml", project_file, root / "runs", root / "models", root / "sessions", root / "state"
         )

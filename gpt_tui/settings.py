@@ -205,12 +205,13 @@ def check_own_preset(name: str, chain: Any) -> str:
         raise ConfigError(f"presets: {name}: {error}") from error
 
 
-def save_setting(locations: Locations, name: str, value: Any) -> None:
+def save_setting(locations: Locations, name: str, value: Any) -> str:
     """Write one setting into the user's file, in one step; everything else in it stays, comments too.
 
     Where the setting's own lines cannot be told from the others, the file is written anew and a copy is kept as
     settings.toml.before-TIME.
     A file that cannot be read is kept aside as settings.toml.damaged-TIME before a new one takes its place.
+    Returns a sentence about what was kept aside, and why; an empty text when nothing was.
 
     Raises:
         ConfigError: there is no such setting, or it cannot have this value, or the file cannot be written.
@@ -218,21 +219,26 @@ def save_setting(locations: Locations, name: str, value: Any) -> None:
     checked = check_setting(name, value, load_settings(locations, {}).settings.presets if name == "chain" else None)
     file = locations.settings_file
     text, table, trouble = _read_table(file)
+    told = ""
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if trouble and file.exists():
-            file.rename(file.with_name(f"{file.name}.damaged-{int(time.time())}"))
+            aside = file.rename(file.with_name(f"{file.name}.damaged-{int(time.time())}"))
+            told = f"{file} could not be read, so a new one was begun; the old one is {aside}."
         table[name] = list(checked) if isinstance(checked, tuple) else checked
         if checked is None:
             del table[name]
         edited = _with_setting(text, name, table.get(name))
         if not _reads_as(edited, table):  # spelled in a way that a line's replacement does not reach
             if text:
-                write_text_atomically(file.with_name(f"{file.name}.before-{int(time.time())}"), text)
+                before = file.with_name(f"{file.name}.before-{int(time.time())}")
+                write_text_atomically(before, text)
+                told = f"{file} was written anew, without its comments; as it was, it is {before}."
             edited = tomli_w.dumps(table)
         write_text_atomically(file, edited)
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}.") from error
+    return told
 
 
 def _with_setting(text: str, name: str, value: Any) -> str:

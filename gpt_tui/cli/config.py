@@ -79,7 +79,8 @@ def set_(name: str, values: tuple[str, ...]) -> None:
     if len(values) > 1 and name != "stop":
         raise click.UsageError(f"{name} takes one value. Quote a value with spaces in it.")
     locations = find_locations()
-    save_setting(locations, name, values if name == "stop" else values[0])
+    if told := save_setting(locations, name, values if name == "stop" else values[0]):
+        click.echo(told, err=True)
     winner = load_settings(locations).origins[name]
     if winner not in (str(locations.settings_file), "default"):
         click.echo(f"Saved, but {winner} says otherwise, and goes first.", err=True)

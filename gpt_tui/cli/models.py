@@ -107,13 +107,15 @@ def import_(source: str, name: str, tokenizer: str | None) -> None:
 @checkpoint_argument
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option(
-    "--format", "form", type=click.Choice(["huggingface", "pth", "gpt-tui"]), default="huggingface", show_default=True,
+    "--format", "form", type=click.Choice(["huggingface", "pth", "gpt-tui"]),
     help="A directory that transformers opens, one file of weights as nanoGPT has it, or a directory for gpt-tui: the "
-    "only one for a modern model, and for a GPT-2 the same as huggingface.",
+    "only one for a modern model, and for a GPT-2 the same as huggingface.  [huggingface, or pth where DESTINATION "
+    "ends with .pth or .pt]",
 )  # fmt: skip
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
-def export(checkpoint: str, destination: Path, form: str, dtype: str) -> None:
+def export(checkpoint: str, destination: Path, form: str | None, dtype: str) -> None:
     """Write CHECKPOINT to DESTINATION for other programs; training state stays behind."""
+    form = form or ("pth" if destination.suffix in (".pth", ".pt") else "huggingface")
     if form == "pth" and dtype != "float32":
         raise click.UsageError("A .pth is written in float32. For float16: --format huggingface or gpt-tui.")
     chosen = resolve_checkpoint(checkpoint, find_locations())

@@ -119,6 +119,11 @@ def resume(run_name: str, nproc: int | None, detach: bool) -> int:
     """Go on with a run: after a pause, or from its last checkpoint."""
     run = _open(run_name)
     if not run.is_locked():
+        status = run.status()
+        if status.state == "finished":
+            click.echo(f"{status.message} To go on from it: gpt-tui train FILE… --init {run.name}", err=True)
+            click.echo(run.name)
+            return 0
         return launch_and_follow(run, detach, nproc)
     if run.status().state == "paused":
         _command(run, "resume")

@@ -186,8 +186,10 @@ def test_a_damaged_file_is_kept_aside_when_something_is_saved_over_it(places: Lo
     write(places.settings_file, damaged)
     load_settings(places, {})
     assert places.settings_file.read_text() == damaged  # reading changes nothing
-    save_setting(places, "theme", "nord")
+    told = save_setting(places, "theme", "nord")
     kept = [file for file in places.settings_file.parent.iterdir() if "damaged" in file.name]
+    assert str(kept[0]) in told
+    assert save_setting(places, "theme", "nord") == ""
     assert [file.read_text() for file in kept] == [damaged]
     assert load_settings(places, {}).problems == []
 

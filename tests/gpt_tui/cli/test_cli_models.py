@@ -36,11 +36,11 @@ def test_a_model_comes_in_by_name_goes_out_and_writes_the_same(cli: Cli, tiny_ch
     assert (imported.code, imported.out) == (0, "mine\n")
     assert "tokenizer bytes" in imported.err
     expected = text_of(cli, "mine")
-    for arguments in (["out"], ["half", "--dtype", "float16"], ["weights.pth", "--format", "pth"]):
+    for arguments in (["out"], ["half", "--dtype", "float16"], ["weights.pth", "--format", "pth"], ["by-name.pth"]):
         exported = cli("models", "export", "mine", *arguments)
         assert (exported.code, exported.out) == (0, f"{arguments[0]}\n")
     assert text_of(cli, "./out") == expected
-    assert text_of(cli, "weights.pth") == expected
+    assert text_of(cli, "weights.pth") == text_of(cli, "by-name.pth") == expected
     assert Path("half/model.safetensors").stat().st_size < 0.6 * Path("out/model.safetensors").stat().st_size
     assert cli("models", "import", "weights.pth", "again").code == 0
     assert text_of(cli, "again") == expected

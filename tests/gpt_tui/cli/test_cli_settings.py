@@ -14,6 +14,23 @@ from gpt_tui.settings import Settings, setting_types
 from samplers import StageEntry, discovery, stage_entries
 
 
+def test_a_damaged_file_is_not_replaced_in_silence(cli: Cli, place: Locations) -> None:
+    place.settings_file.parent.mkdir(parents=True, exist_ok=True)
+    place.settings_file.write_text("seed = = 3\n")
+    outcome = cli("config", "set", "seed", "7")
+    assert outcome.code == 0
+    assert "settings.toml.damaged-" in outcome.err
+
+
+def test_a_home_that_is_a_file_is_told(cli: Cli, place: Locations, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.settings_file.parent.mkdir(parents=True, exist_ok=True)
+    place.settings_file.write_text("")
+    monkeypatch.setenv("GPT_TUI_HOME", str(place.settings_file))
+    outcome = cli("runs", "list")
+    assert outcome.code == 2
+    assert "is no directory" in outcome.err
+
+
 def test_settings_are_set_got_shown_and_have_an_origin(
     cli: Cli, place: Locations, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,9 @@ def test_a_run_is_followed_to_its_end_and_is_there_for_every_command(cli: Cli, s
     assert 0 < scored["loss"] < 6
     listed = {each["name"]: each for each in json.loads(cli("models", "list", "--json").out)}
     assert listed["first:last"]["parameters"] == Run.open(place.runs, "first").config.model.parameter_count
-    assert cli("runs", "resume", "first").out == "first\n"  # there is nothing left to do
+    resumed = cli("runs", "resume", "first")  # there is nothing left to do
+    assert (resumed.code, resumed.out) == (0, "first\n")
+    assert "Finished after 20 steps" in resumed.err
     assert shown(cli, "first")["step"] == 20
     assert cli("runs", "remove", "first", "--yes").code == 0
     assert cli("runs", "list").err == "There are no runs yet. One starts with: gpt-tui train FILE\n"
