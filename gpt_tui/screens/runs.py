@@ -100,6 +100,7 @@ class RunsScreen(Screen[None]):
         for run, status, checkpoints in entries:
             table.add_row(*_cells(run, status, checkpoints), key=run.name)
         table.move_cursor(row=min(row, max(len(entries) - 1, 0)))
+        self.call_after_refresh(table.refresh, layout=True)  # its columns are measured later, when it is idle
         live = sum(status.state in ("starting", "running", "paused") for _, status, _ in entries)
         header = self.query_one(HeaderLine)
         header.state, header.mood = (
