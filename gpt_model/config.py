@@ -194,6 +194,11 @@ class TrainConfig:
             self.target_metric,
             "needs a validation split: set val_fraction above 0",
         )
+        for name in ("ema_decay", "lora_rank"):
+            _require(
+                self.sharding != "shard" or not getattr(self, name), name, getattr(self, name),
+                "a model that is divided among processes (sharding = shard) has none; set it to 0",
+            )  # fmt: skip
 
 
 @dataclass(frozen=True)

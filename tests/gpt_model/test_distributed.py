@@ -133,10 +133,6 @@ def test_a_stop_ends_both_and_another_number_of_processes_goes_on_approximately(
     ],
 )
 def test_what_several_processes_cannot_have_is_refused(settings: dict[str, Any], sentence: str) -> None:
-    train = TrainConfig(**TWO | settings)
+    model = build_model(ModelConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=9))
     with pytest.raises(ConfigError, match=f"^{sentence}"):
-        build_updater(
-            build_model(ModelConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=9)),
-            train,
-            Company(rank=0, size=2),
-        )
+        build_updater(model, TrainConfig(**TWO | settings), Company(rank=0, size=2))
