@@ -21,10 +21,10 @@ $(VENV)/dev: $(VENV)/app
 run: $(VENV)/app ## set everything up and open the app on the bundled model
 	$(BIN)/gpt-tui
 
-# What computes runs two files at a time; what is watched through a terminal runs alone, for it looks at the clock.
+# Two files at a time. What computes and what looks at the clock are not mixed.
 test: check      ## set everything up, then every check and every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/samplers tests/gpt_model tests/gpt_tui/cli
-	$(BIN)/python -m pytest tests/test_house.py tests/gpt_tui --ignore=tests/gpt_tui/cli tests/journeys
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/test_house.py tests/gpt_tui --ignore=tests/gpt_tui/cli tests/journeys
 
 check: $(VENV)/dev ## format, lint, types and layers
 	$(BIN)/ruff format --check .

@@ -62,8 +62,10 @@ class Control:
         def leave(number: int, frame: FrameType | None) -> None:
             self._signals += 1
             if self._signals > 1:
-                last_words()
-                os._exit(128 + number)
+                try:
+                    last_words()
+                finally:
+                    os._exit(128 + number)
 
         def save(number: int, frame: FrameType | None) -> None:
             self._commands.append(Command("", "checkpoint", {}))

@@ -301,6 +301,8 @@ class GptTui(App[int]):
 def run_app(locations: Locations, flags: dict[str, Any], prompt: str | None = None) -> int:
     """Run the app and return its exit code. `flags` are settings given on the command line."""
     loaded = load_settings(locations, os.environ, flags)
+    for exported in ("COLUMNS", "LINES"):  # a shell's, from when it was started: the terminal itself knows its size
+        os.environ.pop(exported, None)
     return GptTui(locations, loaded, prompt).run() or 0
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import IO
 
 import click
 
@@ -39,10 +40,28 @@ def run(arguments: Sequence[str]) -> int:
 
         return shell_complete(root, {}, "gpt-tui", "_GPT_TUI_COMPLETE", instruction)
     try:
+        code = _carry_out(root, arguments)
+        sys.stdout.flush()
+        return code
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EIO):
+            raise
+        # What is written elsewhere cannot fail again, neither the sentence nor the interpreter's last flush.
+        _point_elsewhere(sys.stdout)
+        if error.errno == errno.EPIPE:
+            return PIPE_CLOSED
+        try:
+            return _tell(f"The output cannot be written: {error.strerror}.", FAILED)
+        except OSError:
+            _point_elsewhere(sys.stderr)
+            return FAILED
+
+
+def _carry_out(root: click.Group, arguments: Sequence[str]) -> int:
+    try:
         # Not `root.main`, which has an answer of its own to a closed pipe, another one in each version of click.
         with root.make_context("gpt-tui", list(arguments)) as context:
             code: int | None = root.invoke(context)
-        sys.stdout.flush()
         return code or 0
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
@@ -52,12 +71,8 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except OSError as error:
-        if error.errno == errno.EPIPE:
-            return _pipe_closed()
-        if error.errno not in (errno.ENOSPC, errno.EIO):
-            raise
-        return _tell(f"The output cannot be written: {error.strerror}.", FAILED)
+    except OSError:
+        raise
     except Exception as error:
         expected = _exit_code(error)
         if expected is None:
@@ -82,9 +97,7 @@ def _tell(sentence: str, code: int) -> int:
     return code
 
 
-def _pipe_closed() -> int:
-    """Point standard output elsewhere, so that the interpreter's last flush is silent too."""
+def _point_elsewhere(stream: IO[str]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
-    return PIPE_CLOSED

@@ -18,6 +18,8 @@ POLL_SECONDS = 0.25
 QUIET_SECONDS = 60.0
 """Plain output says how far the run is when nothing has happened for so long."""
 
+CLEARED = "\r\x1b[K"
+
 _LAST_WORDS = ("finish", "stop", "fail")
 
 
@@ -28,7 +30,8 @@ class Follower:
         self._run = run
         self._offset = run.read_events()[1]
         self._events: list[dict[str, object]] = []
-        self._live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self.live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        """Whether the progress is one line, redrawn."""
         self._line = ""
         self._told_at = time.monotonic()
 
@@ -47,7 +50,7 @@ class Follower:
     def clear(self) -> None:
         """Take the redrawn line away."""
         if self._line:
-            click.echo("\r\x1b[K", err=True, nl=False)
+            click.echo(CLEARED, err=True, nl=False)
             self._line = ""
 
     def _tell_events(self, status: Status, ended: bool) -> None:
@@ -69,7 +72,7 @@ class Follower:
             del self._events[0]
 
     def _tell_progress(self, status: Status) -> None:
-        if self._live:
+        if self.live:
             try:
                 width = os.get_terminal_size(sys.stderr.fileno()).columns
             except OSError:
@@ -132,10 +135,10 @@ def follow_running(run: Run) -> int:
 def _follow(run: Run, launch: Callable[[], None]) -> int:
     follower = Follower(run)
 
-    def leave() -> None:
-        follower.clear()
-        click.echo(f"Left; the run saves and stops by itself. Look again: gpt-tui runs watch {run.name}", err=True)
-        click.echo(run.name)
+    def leave() -> tuple[str, str]:
+        cleared = CLEARED if follower.live else ""
+        words = f"Left; the run saves and stops by itself. Look again: gpt-tui runs watch {run.name}"
+        return f"{run.name}\n", f"{cleared}{words}\n"
 
     with Interrupts((signal.SIGINT,), leave) as interrupts:
         launch()

@@ -2,16 +2,25 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 
 
 class Interrupts:
-    """Inside the context a first signal sets `event`, and a second one ends the process with 128 + its number."""
+    """Inside the context a first signal sets `event`, and a second one ends the process with 128 + its number.
+
+    Args:
+        signals: the numbers that are obeyed.
+        last_words: asked when the second one comes, for what is then written on standard output and standard error.
+    """
 
     def __init__(
-        self, signals: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM), last_words: Callable[[], None] | None = None
+        self,
+        signals: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM),
+        last_words: Callable[[], tuple[str, str]] | None = None,
     ) -> None:
         self.event = threading.Event()
         self.signal: int | None = None
@@ -35,8 +44,13 @@ class Interrupts:
 
     def _came(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            if self._last_words:
-                self._last_words()
-            os._exit(128 + number)
+            try:
+                if self._last_words:
+                    # Not by print: the signal may have come while the same stream was written, which allows no second.
+                    for stream, words in zip((sys.stdout, sys.stderr), self._last_words(), strict=True):
+                        with suppress(OSError):
+                            os.write(stream.fileno(), words.encode())
+            finally:
+                os._exit(128 + number)
         self.signal = number
         self.event.set()

@@ -28,7 +28,11 @@ def body(terminal: Terminal) -> str:
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(80, 24), (120, 40)])
-def test_complete_stop_go_on_and_switch_while_it_streams(tmp_path: Path, columns: int, rows: int) -> None:
+def test_complete_stop_go_on_and_switch_while_it_streams(
+    tmp_path: Path, columns: int, rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "70")  # some shells export what was true when they began
+    monkeypatch.setenv("LINES", "20")
     flags = ("-s", "top_k=40,temperature=0.8", "--max-new-tokens", "100000", "--seed", "7")
     terminal = Terminal(tmp_path / "home", *flags, columns=columns, rows=rows)
     try:

@@ -158,11 +158,12 @@ def test_a_full_disk_is_told(place: Locations) -> None:
 def test_the_first_interrupt_asks_and_the_second_leaves_at_once() -> None:
     code = (
         "import time; from gpt_tui.cli.interrupts import Interrupts\n"
-        "with Interrupts(last_words=lambda: print('left', flush=True)) as interrupts:\n"
+        "with Interrupts(last_words=lambda: ('left', '')) as interrupts:\n"
         "    print('ready', flush=True)\n"
         "    interrupts.event.wait()\n"
         "    print('asked', interrupts.exit_code, flush=True)\n"
-        "    time.sleep(60)\n"
+        "    while True:\n"
+        "        print(flush=True)\n"  # the signal comes while the stream is written
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     with process:

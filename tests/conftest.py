@@ -1,0 +1,8 @@
+"""What every test stands on: the same terminal and the same Python, whatever the machine's environment says."""
+
+import os
+
+# An unbuffered standard output hides what is lost with a buffer; the others change what a terminal is shown.
+for exported in ("PYTHONUNBUFFERED", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "COLORTERM", "COLORFGBG"):
+    os.environ.pop(exported, None)
+os.environ["TERM"] = "xterm-256color"
