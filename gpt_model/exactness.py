@@ -26,7 +26,7 @@ class Exactness:
 
 
 def describe_environment(
-    device: torch.device, precision: torch.dtype | None, data: str, processes: int = 1
+    device: torch.device, precision: torch.dtype | None, data: str, processes: int = 1, compiled: bool = False
 ) -> dict[str, str]:
     """Return what must not change for the same numbers to come out, by names that a person knows.
 
@@ -35,6 +35,7 @@ def describe_environment(
         precision: In which matrix products are computed; None is float32.
         data: Checksum of the tokens; empty if nobody knows it.
         processes: How many share a batch.
+        compiled: Whether the activation is computed by compiled code, on a CPU.
     """
     told = {
         "torch": str(torch.__version__),
@@ -43,7 +44,10 @@ def describe_environment(
         "precision": str(precision or torch.float32).removeprefix("torch."),
     }
     if device.type == "cpu":
-        told |= {"threads": str(torch.get_num_threads()), "processor": torch.backends.cpu.get_cpu_capability()}
+        told |= {
+            "threads": str(torch.get_num_threads()), "processor": torch.backends.cpu.get_cpu_capability(),
+            "activation": "compiled" if compiled else "torch",
+        }  # fmt: skip
     return told | ({"data": data} if data else {})
 
 

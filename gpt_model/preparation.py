@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from gpt_model.activation import compile_activation
 from gpt_model.architectures import build_model
 from gpt_model.checkpoint import load_checkpoint, load_model_and_tokenizer
 from gpt_model.checkpoint_shelf import CheckpointShelf
@@ -80,7 +81,7 @@ def prepare(run: Run, recorder: Recorder, on_progress: Progress, company: Compan
     step, since = (0, 0) if state is None else (int(state["progress"]["step"]), int(state["events"]))
     edits = [edit for edit in find_edits(run.read_events(since)[0]) if edit.step >= step]
     precision = autocast_dtype(settings.precision, device, model.config.n_embd)
-    where = describe_environment(device, precision, shards.checksum, company.size)
+    where = describe_environment(device, precision, shards.checksum, company.size, compile_activation(model))
     _tell_beginning(run, recorder, model, shards, where, state, edits)
     return Prepared(model, shards, shelf, state, where, edits)
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt_model.activation import compile_activation
 from gpt_model.averaging import AveragedWeights
 from gpt_model.batches import Batch
 from gpt_model.config import TrainConfig
@@ -45,6 +46,7 @@ class Updater:
         """Sequences that are computed at once; becomes smaller when memory runs out."""
         self.precision: torch.dtype | None = autocast_dtype(train.precision, model.device, model.config.n_embd)
         """What matrix products are computed in; None is float32."""
+        compile_activation(model)
         self._optimizers = build_optimizers(model, train)
         self._averages = AveragedWeights(model, train.ema_decay) if train.ema_decay else None
         self._are_averages_shown = False

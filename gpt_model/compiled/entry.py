@@ -1,4 +1,4 @@
-"""The ways into the compiled code: a forward pass, a look at its logits, the draw, a team's calls; as machine code.
+"""The ways into the compiled code: a forward pass, a look at its logits, the draw, GELU, a team's calls.
 
     python -m gpt_model.compiled.entry NAME FILE      compiles, in a process of its own: numba is needed for this alone
 
@@ -22,14 +22,26 @@ from gpt_model.compiled.cpu import IS_X86
 from gpt_model.compiled.decide_row import decide_row
 from gpt_model.compiled.decode_step import Crew, Scratch, Shape, Weights, forward
 from gpt_model.compiled.draw_row import draw_row
+from gpt_model.compiled.gelu_rows import gelu_gradient_rows, gelu_rows
 from gpt_model.compiled.integer_products import Columns, Unit
 from gpt_model.compiled.scan_row import scan_row
 from gpt_model.compiled.simd import pointer
-from gpt_model.compiled.teamwork import publish, serve
+from gpt_model.compiled.teamwork import publish, serve, take
 
 _ELEMENTS = {
     "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16, "int8": np.int8, "int4": np.uint8,
 }  # fmt: skip
+_SHARED = ("gelu",)
+"""Entries that an OpenMP pool calls, as C does and with nothing but the table's address."""
+_SHARED_CALL = """
+define void @{name}_shared(ptr %table) {{
+  %result = alloca ptr
+  %error = alloca ptr
+  %address = ptrtoint ptr %table to i64
+  %status = call i32 @"{symbol}"(ptr %result, ptr %error, i64 %address, i64 0)
+  ret void
+}}
+"""
 _KNOWN = ("sched_yield", "memset", "memcpy", "sqrt", "exp", "log")  # of the C library
 _UNUSED = "declare void @NRT_MemInfo_call_dtor("  # of arrays that numba owns; here there are none
 
@@ -204,6 +216,37 @@ def _look(t):
 
 
 @njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _gelu(address, thread):
+    t = carray(pointer(address), (at.GELU_TABLE,), np.int64)
+    board, call, rows = carray(pointer(t[at.GELU_BOARD]), (1,), np.int64), t[at.GELU_CALL], t[at.GELU_CHUNK_ROWS]
+    chunks = -(-t[at.GELU_ROWS] // rows)
+    chunk = take(board, call, 0, chunks)
+    while chunk >= 0:
+        last = min((chunk + 1) * rows, t[at.GELU_ROWS])
+        if t[at.GELU_IS_LOW]:
+            _gelu_chunk(_low_numbers, t, chunk, chunk * rows, last)
+        else:
+            _gelu_chunk(_numbers, t, chunk, chunk * rows, last)
+        chunk = take(board, call, 0, chunks)
+
+
+@njit(nogil=True, error_model="numpy")
+def _low_numbers(address):
+    return carray(pointer(address), (1,), np.uint16)
+
+
+@njit(nogil=True, error_model="numpy")
+def _gelu_chunk(numbers, t, chunk, first, last):
+    product, bias, width = numbers(t[at.GELU_INPUT]), _numbers(t[at.GELU_BIAS]), t[at.GELU_WIDTH]
+    result = numbers(t[at.GELU_OUTPUT])
+    if t[at.GELU_GRADIENT]:
+        gradient, sums = numbers(t[at.GELU_GRADIENT]), _numbers(t[at.GELU_SUMS])
+        gelu_gradient_rows(product, bias, width, gradient, result, first, last, sums, chunk * width)
+    else:
+        gelu_rows(product, bias, width, result, first, last)
+
+
+@njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _publish(address, helpers):
     publish(carray(pointer(address), (1,), np.int64), helpers)
 
@@ -213,7 +256,7 @@ def _serve(address, number):
     serve(carray(pointer(address), (1,), np.int64), number, at.LINGER_TURNS)
 
 
-_ENTRIES = {"draw": _draw, "scan": _scan, "publish": _publish, "serve": _serve}
+_ENTRIES = {"draw": _draw, "scan": _scan, "gelu": _gelu, "publish": _publish, "serve": _serve}
 
 
 def compile_entry(name: str) -> tuple[str, bytes]:
@@ -226,6 +269,9 @@ def compile_entry(name: str) -> tuple[str, bytes]:
     line = next((line for line in code.splitlines() if line.startswith(_UNUSED)), None)
     if line is not None:
         code = code.replace(line, "define internal void @NRT_MemInfo_call_dtor(ptr %unused) { ret void }")
+    if name in _SHARED:
+        code += _SHARED_CALL.format(name=name, symbol=symbol)
+        symbol = f"{name}_shared"
     module = llvm.parse_assembly(code)
     strange = [
         function.name

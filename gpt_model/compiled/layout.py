@@ -45,6 +45,12 @@ UNKNOWN, NOT_FINITE = -1, -2
 FEW_TOKENS = 64
 """So many tokens are sorted at the end of a draw."""
 
+# And so is the activation of a training step.
+(
+    GELU_BOARD, GELU_CALL, GELU_ROWS, GELU_WIDTH, GELU_CHUNK_ROWS, GELU_IS_LOW, GELU_INPUT, GELU_BIAS, GELU_OUTPUT,
+    GELU_GRADIENT, GELU_SUMS, GELU_TABLE,
+) = range(12)  # fmt: skip
+
 LINGER_TURNS = 15_000
 """Turns, of some 50 ns, that a thread stays awake for the next token: to wake it would cost a tenth of one."""
 

@@ -88,6 +88,23 @@ def store(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
+def store_as(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write a vector to `array` (float32, or bfloat16 as uint16) from `index` on, rounded to what the array holds."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array, index, value = values
+        if signature.args[0].dtype == types.uint16:  # to the nearest; of two equally near ones, the even
+            whole = builder.bitcast(value, _INTS)
+            odd = builder.and_(builder.lshr(whole, _all(_INTS, 16)), _all(_INTS, 1))
+            upper = builder.lshr(builder.add(whole, builder.add(odd, _all(_INTS, 0x7FFF))), _all(_INTS, 16))
+            value = builder.trunc(upper, ir.VectorType(ir.IntType(16), LANES))
+        builder.store(value, _address(context, builder, signature.args[0], array, index, value.type), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
 def number(typing_context: Any, array: Any, index: Any) -> Any:
     """Return the one float32 at `index`."""
 
@@ -167,6 +184,12 @@ divide = _binary("fdiv", "Return a / b.")
 def maximum(typing_context: Any, a: Any, b: Any) -> Any:
     """Return the larger of both in each lane."""
     return vector(vector, vector), lambda context, builder, signature, values: _call(builder, "maxnum", values)
+
+
+@intrinsic
+def minimum(typing_context: Any, a: Any, b: Any) -> Any:
+    """Return the smaller of both in each lane."""
+    return vector(vector, vector), lambda context, builder, signature, values: _call(builder, "minnum", values)
 
 
 @intrinsic
