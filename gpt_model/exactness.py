@@ -35,7 +35,7 @@ def describe_environment(
         precision: In which matrix products are computed; None is float32.
         data: Checksum of the tokens; empty if nobody knows it.
         processes: How many share a batch.
-        compiled: Whether the activation is computed by compiled code, on a CPU.
+        compiled: Whether attention and GELU are computed by compiled code, on a CPU.
     """
     told = {
         "torch": str(torch.__version__),
@@ -46,7 +46,7 @@ def describe_environment(
     if device.type == "cpu":
         told |= {
             "threads": str(torch.get_num_threads()), "processor": torch.backends.cpu.get_cpu_capability(),
-            "activation": "compiled" if compiled else "torch",
+            "kernels": "compiled" if compiled else "torch",
         }  # fmt: skip
     return told | ({"data": data} if data else {})
 

@@ -74,19 +74,40 @@ class CausalSelfAttention(nn.Module):
         self.resid_dropout = nn.Dropout(config.dropout)
         self.n_head = config.n_head
         self.dropout = config.dropout
+        self.linear_attend = linear_attend
+        """Whoever trains may put a faster one here."""
 
     def forward(self, hidden: Tensor, layer: int, cache: KVCache | None) -> Tensor:
-        B, T, C = hidden.shape
-        query, key, value = (
-            part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
-            for part in self.c_attn(hidden).split(C, dim=2)
-        )
-        mask = None
-        if cache is not None:
-            mask = cache.mask(T)
+        if cache is None:
+            mixed = self.linear_attend(self.c_attn, hidden, self.n_head, self.dropout if self.training else 0.0)
+        else:
+            query, key, value = split_heads(self.c_attn(hidden), self.n_head)
+            mask = cache.mask(hidden.shape[1])
             key, value = cache.append(layer, key, value)  # (B, H, length + T, D)
-        mixed = attend(query, key, value, mask, self.dropout if self.training else 0.0)  # (B, H, T, D)
-        return self.resid_dropout(self.c_proj(mixed.transpose(1, 2).reshape(B, T, C)))  # type: ignore[no-any-return]
+            mixed = join_heads(attend(query, key, value, mask, 0.0))
+        return self.resid_dropout(self.c_proj(mixed))  # type: ignore[no-any-return]
+
+
+def linear_attend(layer: nn.Module, hidden: Tensor, n_head: int, dropout: float) -> Tensor:
+    """Return what the heads (B, T, C) mix of the queries, keys and values that a layer makes of hidden (B, T, C)."""
+    return attend_to_all(layer(hidden), n_head, dropout)
+
+
+def attend_to_all(product: Tensor, n_head: int, dropout: float) -> Tensor:
+    """Return what the heads (B, T, C) mix where queries, keys and values (B, T, 3 C) are of all positions."""
+    return join_heads(attend(*split_heads(product, n_head), None, dropout))
+
+
+def split_heads(product: Tensor, n_head: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values (B, H, T, D) of (B, T, 3 C)."""
+    B, T, width = product.shape
+    query, key, value = product.view(B, T, 3, n_head, width // (3 * n_head)).permute(2, 0, 3, 1, 4)
+    return query, key, value
+
+
+def join_heads(mixed: Tensor) -> Tensor:
+    """Return (B, T, C) of (B, H, T, D)."""
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def linear_gelu(layer: nn.Module, hidden: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from gpt_model.activation import compile_activation
 from gpt_model.architectures import build_model
 from gpt_model.checkpoint import load_checkpoint, load_model_and_tokenizer
 from gpt_model.checkpoint_shelf import CheckpointShelf
@@ -22,6 +21,7 @@ from gpt_model.edits import Edit, find_edits
 from gpt_model.errors import ConfigError
 from gpt_model.exactness import describe_environment, judge
 from gpt_model.initialisation import zero_residual_projections
+from gpt_model.kernels import compile_kernels
 from gpt_model.lora import adapt, restore_adapters
 from gpt_model.model import GPT
 from gpt_model.precision import autocast_dtype
@@ -81,7 +81,8 @@ def prepare(run: Run, recorder: Recorder, on_progress: Progress, company: Compan
     step, since = (0, 0) if state is None else (int(state["progress"]["step"]), int(state["events"]))
     edits = [edit for edit in find_edits(run.read_events(since)[0]) if edit.step >= step]
     precision = autocast_dtype(settings.precision, device, model.config.n_embd)
-    where = describe_environment(device, precision, shards.checksum, company.size, compile_activation(model))
+    on_progress("preparing the kernels", 0.0)  # the first time on a machine they are compiled
+    where = describe_environment(device, precision, shards.checksum, company.size, compile_kernels(model))
     _tell_beginning(run, recorder, model, shards, where, state, edits)
     return Prepared(model, shards, shelf, state, where, edits)
 

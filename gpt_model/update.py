@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt_model.activation import compile_activation
 from gpt_model.averaging import AveragedWeights
 from gpt_model.batches import Batch
 from gpt_model.config import TrainConfig
+from gpt_model.kernels import compile_kernels
 from gpt_model.model import GPT
 from gpt_model.optim import build_optimizers, clip_gradients
 from gpt_model.precision import autocast_dtype
@@ -46,7 +46,7 @@ class Updater:
         """Sequences that are computed at once; becomes smaller when memory runs out."""
         self.precision: torch.dtype | None = autocast_dtype(train.precision, model.device, model.config.n_embd)
         """What matrix products are computed in; None is float32."""
-        compile_activation(model)
+        compile_kernels(model)
         self._optimizers = build_optimizers(model, train)
         self._averages = AveragedWeights(model, train.ema_decay) if train.ema_decay else None
         self._are_averages_shown = False

@@ -1,4 +1,4 @@
-"""The ways into the compiled code: a forward pass, a look at its logits, the draw, GELU, a team's calls.
+"""The ways into the compiled code: a forward pass, a look at its logits, the draw, GELU, attention, a team's calls.
 
     python -m gpt_model.compiled.entry NAME FILE      compiles, in a process of its own: numba is needed for this alone
 
@@ -18,6 +18,7 @@ import numpy as np
 from numba import carray, njit, types
 
 from gpt_model.compiled import layout as at
+from gpt_model.compiled.attention_rows import Head, attend_head, attend_head_gradient
 from gpt_model.compiled.cpu import IS_X86
 from gpt_model.compiled.decide_row import decide_row
 from gpt_model.compiled.decode_step import Crew, Scratch, Shape, Weights, forward
@@ -31,7 +32,7 @@ from gpt_model.compiled.teamwork import publish, serve, take
 _ELEMENTS = {
     "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16, "int8": np.int8, "int4": np.uint8,
 }  # fmt: skip
-_SHARED = ("gelu",)
+_SHARED = ("gelu", "attention")
 """Entries that an OpenMP pool calls, as C does and with nothing but the table's address."""
 _SHARED_CALL = """
 define void @{name}_shared(ptr %table) {{
@@ -217,7 +218,7 @@ def _look(t):
 
 @njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _gelu(address, thread):
-    t = carray(pointer(address), (at.GELU_TABLE,), np.int64)
+    t = carray(pointer(address), (at.SHARED_TABLE,), np.int64)
     board, call, rows = carray(pointer(t[at.GELU_BOARD]), (1,), np.int64), t[at.GELU_CALL], t[at.GELU_CHUNK_ROWS]
     chunks = -(-t[at.GELU_ROWS] // rows)
     chunk = take(board, call, 0, chunks)
@@ -247,6 +248,37 @@ def _gelu_chunk(numbers, t, chunk, first, last):
 
 
 @njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _attention(address, thread):
+    t = carray(pointer(address), (at.SHARED_TABLE,), np.int64)
+    board, call = carray(pointer(t[at.HEAD_BOARD]), (1,), np.int64), t[at.HEAD_CALL]
+    room = _numbers(t[at.HEAD_ROOM] + 4 * t[at.HEAD_ROOM_SIZE] * take(board, call, 1, t[at.HEAD_THREADS]))
+    heads = t[at.HEAD_SEQUENCES] * t[at.HEAD_COUNT]
+    which = take(board, call, 0, heads)
+    while which >= 0:
+        if t[at.HEAD_IS_LOW]:
+            _attend(_low_numbers, t, which, room)
+        else:
+            _attend(_numbers, t, which, room)
+        which = take(board, call, 0, heads)
+
+
+@njit(nogil=True, error_model="numpy")
+def _attend(numbers, t, which, room):
+    count, D, factors = t[at.HEAD_COUNT], t[at.HEAD_SIZE], _numbers(t[at.HEAD_FACTORS])
+    head = Head(
+        t[at.HEAD_LENGTH], D, count, 3 * count * D, factors[0], t[at.HEAD_LIMIT], factors[1], t[at.HEAD_SEED]
+    )  # fmt: skip
+    sequence, own = which // count, which % count
+    product, bias, result = numbers(t[at.HEAD_INPUT]), _numbers(t[at.HEAD_BIAS]), numbers(t[at.HEAD_OUTPUT])
+    norms = _numbers(t[at.HEAD_NORMS])
+    if t[at.HEAD_GRADIENT]:
+        gradient, sums = numbers(t[at.HEAD_GRADIENT]), _numbers(t[at.HEAD_SUMS])
+        attend_head_gradient(head, sequence, own, product, bias, gradient, norms, result, sums, room)
+    else:
+        attend_head(head, sequence, own, product, bias, result, norms, room)
+
+
+@njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _publish(address, helpers):
     publish(carray(pointer(address), (1,), np.int64), helpers)
 
@@ -256,7 +288,7 @@ def _serve(address, number):
     serve(carray(pointer(address), (1,), np.int64), number, at.LINGER_TURNS)
 
 
-_ENTRIES = {"draw": _draw, "scan": _scan, "gelu": _gelu, "publish": _publish, "serve": _serve}
+_ENTRIES = {"draw": _draw, "scan": _scan, "gelu": _gelu, "attention": _attention, "publish": _publish, "serve": _serve}
 
 
 def compile_entry(name: str) -> tuple[str, bytes]:

@@ -1,68 +1,43 @@
 """linear_gelu: a layer and its activation in a training step on the CPU; all but the product is compiled."""
 
-import ctypes
 import functools
-import itertools
-import threading
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from gpt_model.compiled import layout as at
 from gpt_model.compiled.cpu import LANES
-from gpt_model.compiled.machine_code import CompileError, load_entry
-from gpt_model.compiled.memory import address
-from gpt_model.compiled.team import clear, new_board
+from gpt_model.compiled.shared import Shared
 
 _CHUNK = 2**14
 """So many numbers, about, are taken at a time."""
-_LOCK = threading.Lock()
-
-
-class _Machine:
-    """The compiled code, run by the threads of torch's own pool."""
-
-    def __init__(self) -> None:
-        try:
-            self._share = ctypes.CDLL(None).GOMP_parallel  # of the OpenMP that torch brought along
-        except AttributeError as error:
-            raise CompileError("torch's threads cannot be had") from error
-        self._share.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
-        self._entry = load_entry("gelu").address
-        self._board = new_board(1)
-        self._table = np.zeros(at.GELU_TABLE, np.int64)
-        self._places = address(self._board), address(self._table)
-        self._calls = itertools.count(1)
-
-    def run(self, product: Tensor, bias: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return GELU (…, W) of a product (…, W) and its bias (W,), and nothing.
-
-        With a gradient (…, W): GELU's derivative times it, and sums (N, W) of that over groups of rows. Which rows a
-        group has is the same on any number of threads.
-        """
-        width = len(bias)
-        rows = product.numel() // width
-        chunk_rows = max(_CHUNK // width, 1)
-        chunks = -(-rows // chunk_rows)
-        result = torch.empty_like(product)
-        sums = bias.new_empty((0 if gradient is None else chunks, width))
-        call = next(self._calls)
-        clear(self._board, call)
-        self._table[:] = (
-            self._places[0], call, rows, width, chunk_rows, product.dtype == torch.bfloat16, product.data_ptr(),
-            bias.data_ptr(), result.data_ptr(), 0 if gradient is None else gradient.data_ptr(), sums.data_ptr(),
-        )  # fmt: skip
-        self._share(self._entry, self._places[1], min(torch.get_num_threads(), chunks), 0)
-        return result, sums
 
 
 @functools.cache
-def _machine() -> _Machine:
-    return _Machine()
+def _shared() -> Shared:
+    return Shared("gelu")
+
+
+def _run(product: Tensor, bias: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return GELU (…, W) of a product (…, W) and its bias (W,), and nothing.
+
+    With a gradient (…, W): GELU's derivative times it, and sums (N, W) of that over groups of rows. Which rows a group
+    has is the same on any number of threads.
+    """
+    width = len(bias)
+    rows = product.numel() // width
+    chunk_rows = max(_CHUNK // width, 1)
+    chunks = -(-rows // chunk_rows)
+    result = torch.empty_like(product)
+    sums = bias.new_empty((0 if gradient is None else chunks, width))
+    with _shared().lock:
+        _shared().call(
+            chunks, rows, width, chunk_rows, product.dtype == torch.bfloat16, product.data_ptr(), bias.data_ptr(),
+            result.data_ptr(), 0 if gradient is None else gradient.data_ptr(), sums.data_ptr(),
+        )  # fmt: skip
+    return result, sums
 
 
 def prepare_gelu() -> None:
@@ -71,7 +46,7 @@ def prepare_gelu() -> None:
     Raises:
         CompileError: numba is missing or does not work here, or torch has other threads than OpenMP's.
     """
-    _machine()
+    _shared()
 
 
 def linear_gelu(layer: nn.Module, hidden: Tensor) -> Tensor:
@@ -94,13 +69,11 @@ class _Gelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, product: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(product, bias)
-        with _LOCK:
-            return _machine().run(product, bias, None)[0]
+        return _run(product, bias, None)[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         product, bias = ctx.saved_tensors
-        with _LOCK:
-            of_product, sums = _machine().run(product, bias, gradient.contiguous())
+        of_product, sums = _run(product, bias, gradient.contiguous())
         return of_product, sums.sum(0)

@@ -45,11 +45,18 @@ UNKNOWN, NOT_FINITE = -1, -2
 FEW_TOKENS = 64
 """So many tokens are sorted at the end of a draw."""
 
-# And so is the activation of a training step.
+# And so are the activation, the attention and the dropout of a training step.
 (
     GELU_BOARD, GELU_CALL, GELU_ROWS, GELU_WIDTH, GELU_CHUNK_ROWS, GELU_IS_LOW, GELU_INPUT, GELU_BIAS, GELU_OUTPUT,
-    GELU_GRADIENT, GELU_SUMS, GELU_TABLE,
-) = range(12)  # fmt: skip
+    GELU_GRADIENT, GELU_SUMS,
+) = range(11)  # fmt: skip
+(
+    HEAD_BOARD, HEAD_CALL, HEAD_THREADS, HEAD_SEQUENCES, HEAD_COUNT, HEAD_LENGTH, HEAD_SIZE, HEAD_IS_LOW, HEAD_LIMIT,
+    HEAD_SEED, HEAD_FACTORS, HEAD_INPUT, HEAD_BIAS, HEAD_OUTPUT, HEAD_NORMS, HEAD_GRADIENT, HEAD_SUMS, HEAD_ROOM,
+    HEAD_ROOM_SIZE,
+) = range(19)  # fmt: skip
+SHARED_TABLE = 32
+"""Numbers of such a call's table, of which the first two are the board's address and the call's number."""
 
 LINGER_TURNS = 15_000
 """Turns, of some 50 ns, that a thread stays awake for the next token: to wake it would cost a tenth of one."""

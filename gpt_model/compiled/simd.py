@@ -105,6 +105,36 @@ def store_as(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 
 
 @intrinsic
+def turn_square(typing_context: Any, array: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
+    """Write LANES rows of LANES numbers, from `source` on, as columns from `target` on; steps lie between rows."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array, source, source_step, target, target_step = values
+
+        def row(start: Any, step: Any, number: int) -> Any:
+            index = builder.add(start, builder.mul(step, step.type(number)))
+            return _address(context, builder, signature.args[0], array, index, _FLOATS)
+
+        rows = [builder.load(row(source, source_step, number), align=4) for number in range(LANES)]
+        size = LANES
+        while size > 1:  # two rows change places of their lanes, in squares of half the size each time
+            size //= 2
+            low = [lane if not lane & size else LANES + lane - size for lane in range(LANES)]
+            high = [lane + size if not lane & size else LANES + lane for lane in range(LANES)]
+            for number in (number for number in range(LANES) if not number & size):
+                pair = rows[number], rows[number + size]
+                rows[number], rows[number + size] = (
+                    builder.shuffle_vector(*pair, ir.Constant(_INTS, lanes)) for lanes in (low, high)
+                )
+        for number, value in enumerate(rows):
+            builder.store(value, row(target, target_step, number), align=4)
+        return context.get_dummy_value()
+
+    size = types.intp
+    return types.void(array, size, size, size, size), generate
+
+
+@intrinsic
 def number(typing_context: Any, array: Any, index: Any) -> Any:
     """Return the one float32 at `index`."""
 
@@ -221,6 +251,39 @@ def at_least(typing_context: Any, a: Any, limit: Any, x: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">=", a, limit), x, _all(_FLOATS, 0.0))
 
     return vector(vector, vector, vector), generate
+
+
+@intrinsic
+def first_lanes(typing_context: Any, count: Any, x: Any, other: Any) -> Any:
+    """Return x in the first `count` lanes, and `other` in those behind."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        count, x, other = values
+        limit = _splat(builder, builder.trunc(count, _INT32), _INTS)
+        return builder.select(builder.icmp_signed("<", ir.Constant(_INTS, list(range(LANES))), limit), x, other)
+
+    return vector(types.int64, vector, vector), generate
+
+
+@intrinsic
+def kept(typing_context: Any, key: Any, first: Any, limit: Any, x: Any) -> Any:
+    """Return x in the lanes that dropout keeps, and 0 in the others.
+
+    Lane i is kept if 32 bits that are mixed of `key` and first + i are no less than `limit`. The mixing is that of
+    Wellons 2018, "Prospecting for Hash Functions", nullprogram.com/blog/2018/07/31, with the multipliers named lowbias.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        key, first, limit = (_splat(builder, builder.trunc(each, _INT32), _INTS) for each in values[:3])
+        place = builder.add(first, ir.Constant(_INTS, list(range(LANES))))
+        bits = builder.add(builder.mul(place, _all(_INTS, 0x9E3779B9)), key)
+        for shift, multiplier in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            bits = builder.xor(bits, builder.lshr(bits, _all(_INTS, shift)))
+            bits = builder.mul(bits, _all(_INTS, multiplier))
+        bits = builder.xor(bits, builder.lshr(bits, _all(_INTS, 16)))
+        return builder.select(builder.icmp_unsigned(">=", bits, limit), values[3], _all(_FLOATS, 0.0))
+
+    return vector(types.int64, types.int64, types.int64, vector), generate
 
 
 @intrinsic

@@ -1,7 +1,5 @@
 """The compiled GELU of training: torch's numbers and gradients, at every size, in both precisions, on any threads."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,16 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt_model import activation
-from gpt_model.compiled import gelu
 from gpt_model.compiled.cpu import LANES
-from gpt_model.compiled.gelu import linear_gelu, prepare_gelu
-from gpt_model.compiled.machine_code import CompileError
-from gpt_model.config import ModelConfig, TrainConfig
+from gpt_model.compiled.gelu import linear_gelu
+from gpt_model.config import ModelConfig
 from gpt_model.lora import AdaptedLinear, adapt
-from gpt_model.model import GPT, MLP
+from gpt_model.model import GPT
 from gpt_model.model import linear_gelu as torchs
-from gpt_model.update import Updater
 
 
 @pytest.fixture
@@ -92,7 +86,7 @@ def test_every_number_of_threads_gives_the_same_bits(threads: None) -> None:
 
 @pytest.mark.parametrize("low", [False, True])
 def test_a_layer_with_and_without_adapters_gives_what_torchs_gives(low: bool) -> None:
-    model = small()
+    model = GPT(ModelConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=11))
     adapt(model, 2, 4.0)
     plain, adapted = nn.Linear(16, 64), next(each for each in model.modules() if isinstance(each, AdaptedLinear))
     nn.init.normal_(adapted.lora_b)
@@ -109,56 +103,3 @@ def test_a_layer_with_and_without_adapters_gives_what_torchs_gives(low: bool) ->
         for ours, theirs in zip(*gradients, strict=True):
             error = 0.03 if low else 1e-5
             torch.testing.assert_close(ours, theirs, rtol=error, atol=error * float(theirs.abs().max()))
-
-
-def small() -> GPT:
-    return GPT(ModelConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=11))
-
-
-def used(model: GPT) -> object:
-    (mlp,) = (each for each in model.modules() if isinstance(each, MLP))
-    return mlp.linear_gelu
-
-
-def test_whoever_trains_uses_it_and_whoever_writes_does_not() -> None:
-    model = small()
-    assert used(model) is torchs
-    Updater(model, TrainConfig(device="cpu"))
-    assert used(model) is linear_gelu
-
-
-class Elsewhere:
-    """ctypes where torch has no OpenMP of its own."""
-
-    CDLL = staticmethod(lambda name: object())
-
-
-@pytest.mark.parametrize("reason", ["numba is off", "it does not compile", "torch's threads are others"])
-def test_where_it_is_not_to_be_had_torchs_is_used(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object) -> None:
-        raise CompileError("no numba")
-
-    activation._is_compiled.cache_clear()
-    if reason == "numba is off":
-        monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
-    else:
-        monkeypatch.setattr(gelu, "_machine", gelu._Machine)
-        name, replacement = ("load_entry", fail) if reason == "it does not compile" else ("ctypes", Elsewhere)
-        monkeypatch.setattr(gelu, name, replacement)
-    try:
-        model = small()
-        assert not activation.compile_activation(model)
-        assert used(model) is torchs
-    finally:
-        activation._is_compiled.cache_clear()
-
-
-def test_once_compiled_it_needs_no_numba() -> None:
-    prepare_gelu()
-    code = (
-        "import sys, torch; from gpt_model.compiled.gelu import linear_gelu, prepare_gelu; prepare_gelu()\n"
-        "layer = torch.nn.Linear(64, 256); linear_gelu(layer, torch.randn(500, 64)).sum().backward()\n"
-        "print('numba' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "False\n"

@@ -1,0 +1,46 @@
+"""Shared: compiled code for whole tensors of a training step, run by the threads of torch's own pool."""
+
+import ctypes
+import itertools
+import threading
+
+import numpy as np
+import torch
+
+from gpt_model.compiled import layout as at
+from gpt_model.compiled.machine_code import CompileError, load_entry
+from gpt_model.compiled.memory import address
+from gpt_model.compiled.team import clear, new_board
+
+_PHASES = 2
+
+
+class Shared:
+    """An entry (entry.py) that shares its work by a board.
+
+    Another pool beside torch's would have to be woken each time, and the two would keep each other from the cores.
+
+    Raises:
+        CompileError: numba is missing or does not work here, or torch has other threads than OpenMP's.
+    """
+
+    def __init__(self, name: str) -> None:
+        try:
+            self._run = ctypes.CDLL(None).GOMP_parallel  # of the OpenMP that torch brought along
+        except AttributeError as error:
+            raise CompileError("torch's threads cannot be had") from error
+        self._run.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+        self._entry = load_entry(name).address
+        self._board = new_board(_PHASES)
+        self._table = np.zeros(at.SHARED_TABLE, np.int64)
+        self._places = address(self._board), address(self._table)
+        self._calls = itertools.count(1)
+        self.lock = threading.Lock()
+        """Held from before what a call needs is prepared until it is over: there is one board and one table."""
+
+    def call(self, parts: int, *numbers: int) -> None:
+        """Carry out a call of so many parts; `numbers` follow the board and the call's number in the table."""
+        call = next(self._calls)
+        clear(self._board, call)
+        self._table[: 2 + len(numbers)] = (self._places[0], call, *numbers)
+        self._run(self._entry, self._places[1], max(min(torch.get_num_threads(), parts), 1), 0)

@@ -1,0 +1,71 @@
+"""Whoever trains on a CPU uses compiled code, where it is to be had."""
+
+import subprocess
+import sys
+
+import pytest
+
+from gpt_model import kernels, model
+from gpt_model.compiled import gelu, shared, training_attention
+from gpt_model.compiled.gelu import linear_gelu, prepare_gelu
+from gpt_model.compiled.machine_code import CompileError
+from gpt_model.compiled.training_attention import linear_attend, prepare_attention
+from gpt_model.config import ModelConfig, TrainConfig
+from gpt_model.model import GPT, MLP, CausalSelfAttention
+from gpt_model.update import Updater
+
+
+def small() -> GPT:
+    return GPT(ModelConfig(n_layer=1, n_head=2, n_embd=32, block_size=8, vocab_size=11))
+
+
+def used(gpt: GPT) -> list[object]:
+    attentions = [each.linear_attend for each in gpt.modules() if isinstance(each, CausalSelfAttention)]
+    return attentions + [each.linear_gelu for each in gpt.modules() if isinstance(each, MLP)]
+
+
+def test_whoever_trains_uses_it_and_whoever_writes_does_not() -> None:
+    gpt = small()
+    assert used(gpt) == [model.linear_attend, model.linear_gelu]
+    Updater(gpt, TrainConfig(device="cpu"))
+    assert used(gpt) == [linear_attend, linear_gelu]
+
+
+class Elsewhere:
+    """ctypes where torch has no OpenMP of its own."""
+
+    CDLL = staticmethod(lambda name: object())
+
+
+@pytest.mark.parametrize("reason", ["numba is off", "it does not compile", "torch's threads are others"])
+def test_where_it_is_not_to_be_had_torchs_is_used(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise CompileError("no numba")
+
+    for each in (kernels._are_compiled, gelu._shared, training_attention._machine):
+        each.cache_clear()
+    if reason == "numba is off":
+        monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    else:
+        name, replacement = ("load_entry", fail) if reason == "it does not compile" else ("ctypes", Elsewhere)
+        monkeypatch.setattr(shared, name, replacement)
+    try:
+        gpt = small()
+        assert not kernels.compile_kernels(gpt)
+        assert used(gpt) == [model.linear_attend, model.linear_gelu]
+    finally:
+        kernels._are_compiled.cache_clear()
+
+
+def test_once_compiled_it_needs_no_numba() -> None:
+    prepare_gelu()
+    prepare_attention()
+    code = (
+        "import sys, torch; from gpt_model import kernels, model; from gpt_model.config import ModelConfig\n"
+        "gpt = model.GPT(ModelConfig(n_layer=1, n_head=2, n_embd=32, block_size=8, vocab_size=11))\n"
+        "assert kernels.compile_kernels(gpt)\n"
+        "gpt.loss(torch.zeros(2, 8, dtype=torch.long), torch.zeros(2, 8, dtype=torch.long)).backward()\n"
+        "print('numba' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
