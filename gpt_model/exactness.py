@@ -35,7 +35,7 @@ def describe_environment(
         precision: In which matrix products are computed; None is float32.
         data: Checksum of the tokens; empty if nobody knows it.
         processes: How many share a batch.
-        compiled: Whether attention and GELU are computed by compiled code, on a CPU.
+        compiled: Whether attention, GELU and dropout are computed by compiled code, on a CPU.
     """
     told = {
         "torch": str(torch.__version__),

@@ -1,27 +1,32 @@
-"""How a model in training computes its attention and its GELU: by code that is compiled for this CPU, or by torch's."""
+"""How a model in training computes attention, GELU and dropout: by code compiled for this CPU, or by torch's."""
 
 import functools
 import os
 
-from gpt_model.model import GPT, MLP, CausalSelfAttention
+from gpt_model.model import GPT, MLP, CausalSelfAttention, Dropout
 
 
 def compile_kernels(model: GPT) -> bool:
     """Have the blocks of a model on a CPU use compiled code, if it is to be had here; return whether they do.
 
-    torch's own takes a quarter of a small model's step. The first time on a machine, compiling takes some seconds.
+    torch's own takes a third of a small model's step, or half of it with dropout. The first time on a machine,
+    compiling takes some seconds.
     """
-    mlps = [each for each in model.modules() if isinstance(each, MLP)]
-    if not mlps or model.device.type != "cpu" or not _are_compiled():
+    own = [each for each in model.modules() if isinstance(each, CausalSelfAttention | MLP | Dropout)]
+    own = [each for each in own if not isinstance(each, Dropout) or each.share]
+    if not own or model.device.type != "cpu" or not _are_compiled():
         return False
+    from gpt_model.compiled.dropout import dropout
     from gpt_model.compiled.gelu import linear_gelu
     from gpt_model.compiled.training_attention import linear_attend
 
-    for mlp in mlps:
-        mlp.linear_gelu = linear_gelu
-    for attention in model.modules():
-        if isinstance(attention, CausalSelfAttention):
-            attention.linear_attend = linear_attend
+    for each in own:
+        if isinstance(each, CausalSelfAttention):
+            each.linear_attend = linear_attend
+        elif isinstance(each, MLP):
+            each.linear_gelu = linear_gelu
+        else:
+            each.drop = dropout
     return True
 
 
@@ -30,15 +35,16 @@ def _are_compiled() -> bool:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return False
     try:
+        from gpt_model.compiled.dropout import prepare_dropout
         from gpt_model.compiled.gelu import prepare_gelu
         from gpt_model.compiled.machine_code import CompileError, compile_missing
         from gpt_model.compiled.training_attention import prepare_attention
     except (ImportError, OSError):  # no numba
         return False
     try:
-        compile_missing(("gelu", "attention"), lambda told: None)
-        prepare_gelu()
-        prepare_attention()
+        compile_missing(("attention", "gelu", "dropout"), lambda told: None)
+        for prepare in (prepare_attention, prepare_gelu, prepare_dropout):
+            prepare()
     except CompileError:
         return False
     return True

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from gpt_model.attention import attend
 from gpt_model.config import ModelConfig
 from gpt_model.cross_entropy import head_loss
-from gpt_model.model import GPT, KVCache, token_table
+from gpt_model.model import GPT, Dropout, KVCache, token_table
 
 ROPE_BASE = 10_000.0
 """Of the rotations' wavelengths, as in the paper, section 3.2.2."""
@@ -37,7 +37,7 @@ class ModernAttention(nn.Module):
         super().__init__()
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
-        self.resid_dropout = nn.Dropout(config.dropout)
+        self.resid_dropout = Dropout(config.dropout)
         self.n_head = config.n_head
         self.dropout = config.dropout
         self.epsilon = config.layer_norm_epsilon
@@ -64,7 +64,7 @@ class ModernMLP(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, config.inner, bias=False)
         self.c_proj = nn.Linear(config.inner, config.n_embd, bias=False)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.dropout(self.c_proj(F.relu(self.c_fc(hidden)).square()))  # type: ignore[no-any-return]
@@ -89,7 +89,7 @@ class ModernGPT(GPT):
 
     def _build(self, config: ModelConfig) -> None:
         self.wte = token_table(config.vocab_size, config.n_embd)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(ModernBlock(config) for _ in range(config.n_layer))
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
 

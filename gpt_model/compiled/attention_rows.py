@@ -15,6 +15,7 @@ import numpy as np
 from numba import njit
 
 from gpt_model.compiled.cpu import LANES
+from gpt_model.compiled.dropout_rows import row_key
 from gpt_model.compiled.float_tile import TILE_ROWS, multiply_tile_of_one, multiply_tile_of_two
 from gpt_model.compiled.simd import (
     add,
@@ -63,15 +64,6 @@ def _sizes(head):
     """Return P and S: an odd number of vectors, so that rows do not compete for the same lines of the cache."""
     blocks = -(-head.T // _BLOCK)
     return blocks * _BLOCK, (blocks | 1) * LANES
-
-
-@_inner
-def _row_key(seed, row):
-    """Return 32 bits for a row of weights: Steele et al. 2014, SplitMix64, of the seed and the row's number."""
-    z = np.uint64(seed) + np.uint64(row + 1) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.int64((z ^ (z >> np.uint64(31))) >> np.uint64(32))
 
 
 @_inner
@@ -185,7 +177,7 @@ def _row_weights(head, first_row, block, row, norms, room, at):
     for j in range(0, block, LANES):
         highest = maximum(highest, load(room, at + j))
     top, sum_ = largest(highest), zero()
-    key = _row_key(head.seed, place)
+    key = row_key(head.seed, place)
     for j in range(0, block + _BLOCK, LANES):
         power = _power(room, at + j, top, row + 1 if j == block else LANES)
         sum_ = add(sum_, power)
@@ -247,7 +239,7 @@ def _row_gradient(head, first_row, block, row, norms, room, at, slopes):
         return
     place = first_row + block + row
     top, share = norms[2 * place], splat(norms[2 * place + 1])
-    key, swell = _row_key(head.seed, place), splat(np.float32(head.swell))
+    key, swell = row_key(head.seed, place), splat(np.float32(head.swell))
     sum_ = zero()
     for j in range(0, seen, LANES):
         weight = multiply(_power(room, at + j, top, row + 1 if j == block else LANES), share)

@@ -1,4 +1,4 @@
-"""The ways into the compiled code: a forward pass, a look at its logits, the draw, GELU, attention, a team's calls.
+"""The ways into the compiled code: a forward pass, a look at its logits, the draw, parts of training, a team's calls.
 
     python -m gpt_model.compiled.entry NAME FILE      compiles, in a process of its own: numba is needed for this alone
 
@@ -23,6 +23,7 @@ from gpt_model.compiled.cpu import IS_X86
 from gpt_model.compiled.decide_row import decide_row
 from gpt_model.compiled.decode_step import Crew, Scratch, Shape, Weights, forward
 from gpt_model.compiled.draw_row import draw_row
+from gpt_model.compiled.dropout_rows import drop_rows
 from gpt_model.compiled.gelu_rows import gelu_gradient_rows, gelu_rows
 from gpt_model.compiled.integer_products import Columns, Unit
 from gpt_model.compiled.scan_row import scan_row
@@ -32,7 +33,7 @@ from gpt_model.compiled.teamwork import publish, serve, take
 _ELEMENTS = {
     "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16, "int8": np.int8, "int4": np.uint8,
 }  # fmt: skip
-_SHARED = ("gelu", "attention")
+_SHARED = ("gelu", "attention", "dropout")
 """Entries that an OpenMP pool calls, as C does and with nothing but the table's address."""
 _SHARED_CALL = """
 define void @{name}_shared(ptr %table) {{
@@ -279,6 +280,27 @@ def _attend(numbers, t, which, room):
 
 
 @njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _dropout(address, thread):
+    t = carray(pointer(address), (at.SHARED_TABLE,), np.int64)
+    board, call, rows = carray(pointer(t[at.DROP_BOARD]), (1,), np.int64), t[at.DROP_CALL], t[at.DROP_COUNT]
+    chunks = -(-rows // at.DROP_ROWS)
+    chunk = take(board, call, 0, chunks)
+    while chunk >= 0:
+        last = min((chunk + 1) * at.DROP_ROWS, rows)
+        if t[at.DROP_IS_LOW]:
+            _drop(_low_numbers, t, chunk * at.DROP_ROWS, last)
+        else:
+            _drop(_numbers, t, chunk * at.DROP_ROWS, last)
+        chunk = take(board, call, 0, chunks)
+
+
+@njit(nogil=True, error_model="numpy")
+def _drop(numbers, t, first, last):
+    source, result, swell = numbers(t[at.DROP_INPUT]), numbers(t[at.DROP_OUTPUT]), _numbers(t[at.DROP_SWELL])[0]
+    drop_rows(source, result, t[at.DROP_NUMBERS], first, last, t[at.DROP_SEED], t[at.DROP_LIMIT], swell)
+
+
+@njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _publish(address, helpers):
     publish(carray(pointer(address), (1,), np.int64), helpers)
 
@@ -288,7 +310,10 @@ def _serve(address, number):
     serve(carray(pointer(address), (1,), np.int64), number, at.LINGER_TURNS)
 
 
-_ENTRIES = {"draw": _draw, "scan": _scan, "gelu": _gelu, "attention": _attention, "publish": _publish, "serve": _serve}
+_ENTRIES = {
+    "draw": _draw, "scan": _scan, "publish": _publish, "serve": _serve, "gelu": _gelu, "attention": _attention,
+    "dropout": _dropout,
+}  # fmt: skip
 
 
 def compile_entry(name: str) -> tuple[str, bytes]:

@@ -55,6 +55,12 @@ FEW_TOKENS = 64
     HEAD_SEED, HEAD_FACTORS, HEAD_INPUT, HEAD_BIAS, HEAD_OUTPUT, HEAD_NORMS, HEAD_GRADIENT, HEAD_SUMS, HEAD_ROOM,
     HEAD_ROOM_SIZE,
 ) = range(19)  # fmt: skip
+(
+    DROP_BOARD, DROP_CALL, DROP_COUNT, DROP_NUMBERS, DROP_IS_LOW, DROP_SEED, DROP_LIMIT, DROP_SWELL, DROP_INPUT,
+    DROP_OUTPUT,
+) = range(10)  # fmt: skip
+DROP_ROW, DROP_ROWS = 1024, 16
+"""Numbers of a row, and rows that are taken at a time."""
 SHARED_TABLE = 32
 """Numbers of such a call's table, of which the first two are the board's address and the call's number."""
 

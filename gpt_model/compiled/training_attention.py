@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from gpt_model import model
 from gpt_model.compiled.cpu import LANES
+from gpt_model.compiled.dropout import draw_seed, drop_limit
 from gpt_model.compiled.memory import Array, address, aligned_zeros
 from gpt_model.compiled.shared import Shared
 
@@ -36,7 +37,7 @@ class _Machine:
                 self._room = aligned_zeros((threads * room_size,))
             self._factors[:] = 1 / math.sqrt(size), 1 / (1 - dropout)
             self._shared.call(
-                B * n_head, threads, B, n_head, T, size, product.dtype == torch.bfloat16, round(dropout * 2**32), seed,
+                B * n_head, threads, B, n_head, T, size, product.dtype == torch.bfloat16, drop_limit(dropout), seed,
                 address(self._factors), product.data_ptr(), bias.data_ptr(), result.data_ptr(), norms.data_ptr(),
                 0 if gradient is None else gradient.data_ptr(), 0 if sums is None else sums.data_ptr(),
                 address(self._room), room_size,
@@ -85,7 +86,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, product: Tensor, bias: Tensor, n_head: int, dropout: float) -> Tensor:
         B, T, step = product.shape
-        ctx.seed = _draw_seed() if dropout else 0
+        ctx.seed = draw_seed() if dropout else 0
         ctx.n_head, ctx.dropout = n_head, dropout
         mixed, norms = product.new_empty((B, T, step // 3)), bias.new_empty((B * n_head, T, 2))
         _machine().run(n_head, dropout, ctx.seed, product, bias, mixed, norms, None, None)
@@ -99,8 +100,3 @@ class _Attention(torch.autograd.Function):
         of_product, sums = torch.empty_like(product), bias.new_empty((len(product), len(bias)))
         _machine().run(ctx.n_head, ctx.dropout, ctx.seed, product, bias, of_product, norms, gradient.contiguous(), sums)
         return of_product, sums.sum(0), None, None
-
-
-def _draw_seed() -> int:
-    """Return a seed by torch's generator, whose state is a part of every checkpoint."""
-    return int(torch.randint(2**62, ()))

@@ -28,7 +28,7 @@ def threads() -> Iterator[None]:
 
 @pytest.fixture
 def one_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_attention, "_draw_seed", lambda: SEED)
+    monkeypatch.setattr(training_attention, "draw_seed", lambda: SEED)
 
 
 def drawn(B: int, T: int, H: int, D: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
