@@ -42,6 +42,12 @@ class Terminal:
                 return
         raise AssertionError(f"{true!r} never came; the screen:\n{self.text}")
 
+    def until_still(self, quiet: float = 1.5, seconds: float = 20.0) -> None:
+        """Read until nothing has come for `quiet` seconds: what was under way when the word came is drawn first."""
+        end = time.monotonic() + seconds
+        while self.pump(quiet):
+            assert time.monotonic() < end, f"something moves on and on; the screen:\n{self.text}"
+
     def pump(self, seconds: float) -> int:
         """Read for a while; return how many bytes came."""
         end, received = time.monotonic() + seconds, 0

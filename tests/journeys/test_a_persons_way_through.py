@@ -52,7 +52,8 @@ def test_complete_stop_go_on_and_switch_while_it_streams(
         terminal.until(lambda: "0.9" in terminal.text)
         terminal.press("esc")
         terminal.until("ready")
-        assert terminal.pump(1.5) == 0  # nothing moves that is not news
+        terminal.until_still()
+        assert terminal.pump(2.0) == 0  # nothing moves that is not news
         terminal.press("ctrl+q")
         terminal.until(lambda: not terminal.child.isalive())
         assert terminal.child.exitstatus == 0
