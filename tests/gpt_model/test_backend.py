@@ -1,6 +1,7 @@
 """The choice of what computes: it says what it took, falls back correctly, and refuses what cannot be."""
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -142,9 +143,9 @@ def test_scoring_in_float32_is_torchs(checkpoint: Path) -> None:
 def test_damaged_machine_code_is_compiled_again(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(machine_code, "_directory", lambda: tmp_path / "code")
-    forget_compiled()
     written = ids_written(open_model(checkpoint, "cpu"))
+    shutil.copytree(machine_code._directory(), tmp_path / "code")
+    monkeypatch.setattr(machine_code, "_directory", lambda: tmp_path / "code")
     file = tmp_path / "code" / "float32.o"
     file.write_bytes(file.read_bytes()[:-100])
     forget_compiled()
