@@ -60,6 +60,7 @@ class Harness:
     def __init__(self, directory: Path, seed: int, processes: int = 1) -> None:
         self.directory, self.luck = directory, random.Random(seed)
         self.runs = directory / "runs"
+        directory.mkdir(parents=True, exist_ok=True)
         (directory / "text.txt").write_text(TEXT, encoding="utf-8")
         self.processes = processes
         """That train a run; one of them is killed, and the others are to end by themselves."""
