@@ -14,6 +14,8 @@ from numba.extending import overload
 
 from gpt_model.compiled.cpu import HAS_MATRIX_UNIT, LANES
 from gpt_model.compiled.integer_tile import (
+    AHEAD,
+    LINE,
     MOST_COLUMNS,
     TILE_ROWS,
     add_group_of_four,
@@ -47,8 +49,6 @@ from gpt_model.compiled.simd import (
     zero,
 )
 
-_AHEAD = 8192  # bytes: without being asked, the memory delivers half as fast
-_LINE = 64  # bytes of a line of memory, and of a tile's row
 _ROOM = 4 * SIDE * SIDE  # of a stage's sums
 _NEAR_ROWS = 4 * ROWS  # rows that stay in the second cache while all columns pass
 _HIGHEST = np.float32(32767)
@@ -87,7 +87,7 @@ class Unit(NamedTuple):
 def write_whole(x, column, first, last, unit):
     """Write x.numbers[column, first:last], whole groups, as 16-bit numbers and their scales, as they will be read."""
     width = x.numbers.shape[1]
-    slab = column // SIDE * SIDE * width * 2 + column % SIDE * _LINE
+    slab = column // SIDE * SIDE * width * 2 + column % SIDE * LINE
     for group in range(first, last, GROUP):
         at = column * width + group
         top, nan = zero(), zero()
@@ -99,7 +99,7 @@ def write_whole(x, column, first, last, unit):
         for k in range(0, GROUP, LANES):
             whole = multiply(load(x.numbers, at + k), factor)
             if HAS_MATRIX_UNIT and unit.on:
-                store_planes(x.planes, slab + (group + k // _LINE * _LINE) * SIDE * 2 + k % _LINE, whole)
+                store_planes(x.planes, slab + (group + k // LINE * LINE) * SIDE * 2 + k % LINE, whole)
             else:
                 store_whole(x.whole, at + k, whole)
         x.scales[column, group // GROUP] = highest / _HIGHEST + total(nan)  # what is no number must not pass for one
@@ -117,7 +117,7 @@ def integer_products(w, w_scales, at, x, columns, y, first, last, unit):
 @njit(nogil=True, error_model="numpy")
 def _ask(w, at, size, step):
     """Ask the memory for what comes a while after `size` bytes of weights."""
-    for line in range(at + _AHEAD, at + _AHEAD + size, step):
+    for line in range(at + AHEAD, at + AHEAD + size, step):
         prefetch(w, line)
 
 
@@ -144,8 +144,8 @@ def _block_by_vectors(w, w_scales, at, x, columns, y, row):
                 w_at = at // numbers_in_a_byte(w) + group * size + part * QUAD
                 s_at = at // GROUP + group * ROWS + part
                 x_at, x_scale_at = column * x.whole.shape[1] + group * GROUP, column * groups + group
-                if column == 0:
-                    _ask(w, w_at, size, 64 * ROWS // TILE_ROWS)
+                if column == 0 and left > 1:
+                    _ask(w, w_at, size, LINE * ROWS // TILE_ROWS)
                 if left >= 4 and MOST_COLUMNS >= 4:
                     add_group_of_four(w, w_at, w_scales, s_at, x.whole, x_at, x.scales, x_scale_at, y, y_at)
                 elif left >= 2:
@@ -213,7 +213,7 @@ def _block_by_two(w, w_scales, at, room, x, column, unit):
             )  # fmt: skip
         x_group = x_at + group * ROWS * GROUP
         go_on_two(
-            rows, place + _LINE, planes, x_group, x_step, sums, _ROOM, 0, w_scales, s_at, scales, x_scale_at, out, 0
+            rows, place + LINE, planes, x_group, x_step, sums, _ROOM, 0, w_scales, s_at, scales, x_scale_at, out, 0
         )
         s_at, x_scale_at = s_at + ROWS, x_scale_at + 1
     end_two(
@@ -234,7 +234,7 @@ def _choose_bytes(w, at, to, first, unit):
 
     def spread(w, at, to, first, unit):
         if first:
-            _ask(w, at // 2, ROWS * GROUP // 2, _LINE)
+            _ask(w, at // 2, ROWS * GROUP // 2, LINE)
             spread_group(w, at // 2, unit.bytes, to)
         return unit.bytes, to
 

@@ -16,6 +16,7 @@ from numba.extending import intrinsic
 
 from gpt_model.compiled.cpu import LANES, MULTIPLY_PAIRS, MULTIPLY_PAIRS_AND_ADD
 from gpt_model.compiled.layout import GROUP, QUAD, ROWS
+from gpt_model.compiled.simd import ask
 
 _BYTE, _SHORT, _INT32, _INT64, _FLOAT = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _BYTES, _SHORTS = ir.VectorType(_BYTE, 2 * LANES), ir.VectorType(_SHORT, 2 * LANES)
@@ -27,6 +28,10 @@ _SUMS = 4
 """Vectors of 32-bit sums for a tile's rows: two sums a row, one of each pair of a quad."""
 _PIECE = 64
 """Inputs of one turn of the loop."""
+AHEAD = 8192
+"""Bytes between what is read and what the memory is asked for: without being asked, it delivers half as fast."""
+LINE = 64
+"""Bytes of a line of memory."""
 MOST_COLUMNS = 4 if LANES == 16 else 2
 """Columns whose sums stay in registers: 16 of 32 hold them, or 8 of 16."""
 
@@ -64,7 +69,7 @@ def _tile(columns: int) -> Any:
                 first = builder.mul(piece.index, _INT64(_PIECE))
                 w_at = builder.add(values[1], builder.mul(first, _INT64(ROWS // 2 if nibbles else ROWS)))
                 sums = [[builder.load(room) for room in mine] for mine in rooms]
-                for quad, parts in _quads(builder, weights, w_at, nibbles):
+                for quad, parts in _quads(builder, weights, w_at, nibbles, asks=columns == 1):
                     for column, mine in enumerate(sums):
                         at = builder.add(builder.add(x_starts[column], first), _INT64(QUAD * quad))
                         four = builder.load(builder.bitcast(builder.gep(inputs, [at]), _INT64.as_pointer()), align=8)
@@ -97,13 +102,20 @@ def _tile(columns: int) -> Any:
     return intrinsic(add_group)
 
 
-def _quads(builder: Any, weights: Any, at: Any, nibbles: bool) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the number of each quad of a piece's inputs and a tile's weights for it, as vectors of 16-bit numbers."""
+def _quads(builder: Any, weights: Any, at: Any, nibbles: bool, asks: bool) -> Iterator[tuple[int, list[Any]]]:
+    """Yield the number of each quad of a piece's inputs and a tile's weights for it, as vectors of 16-bit numbers.
+
+    asks: between two quads, also ask for as many bytes as are read. One column is done with a group before the memory
+    has delivered the next: asked for at once, a group's lines stand in each other's way and the memory has pauses.
+    """
     for quad in range(_PIECE // QUAD):
-        line = quad // 2 if nibbles else quad
+        start = (quad // 2 if nibbles else quad) * QUAD * ROWS
+        if asks and not (nibbles and quad % 2):
+            for line in range(start + AHEAD, start + AHEAD + QUAD * TILE_ROWS, LINE):
+                ask(builder, builder.gep(weights, [builder.add(at, at.type(line))]))
         parts = []
         for vector in range(_SUMS):
-            place = builder.add(at, at.type(QUAD * line * ROWS + 2 * vector * LANES))
+            place = builder.add(at, at.type(start + 2 * vector * LANES))
             raw = builder.load(builder.bitcast(builder.gep(weights, [place]), _BYTES.as_pointer()), align=1)
             if nibbles:  # 16 times a number of four bits is its byte's upper half
                 if quad % 2 == 0:

@@ -166,13 +166,17 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         array_type, (array, index) = signature.args[0], values
-        address = _address(context, builder, array_type, array, index, ir.IntType(8))
-        kind = ir.FunctionType(ir.VoidType(), [address.type, _INT32, _INT32, _INT32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [address, _INT32(0), _INT32(_SECOND_CACHE), _INT32(1)])
+        ask(builder, _address(context, builder, array_type, array, index, ir.IntType(8)))
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
+
+
+def ask(builder: Any, address: Any) -> None:
+    """Write the instruction of `prefetch`."""
+    kind = ir.FunctionType(ir.VoidType(), [address.type, _INT32, _INT32, _INT32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [address, _INT32(0), _INT32(_SECOND_CACHE), _INT32(1)])
 
 
 def _splat(builder: Any, value: Any, kind: Any) -> Any:
