@@ -43,6 +43,14 @@ class GradientSum:
             torch._foreach_copy_(gradients, [one.view_as(each) for one, each in zip(sums, bucket, strict=True)])
         self._under_way, self._missing = [], []
 
+    def abandon(self) -> None:
+        """Take part in what is left of the sums with zeros: the others wait for it, and what comes is of no use."""
+        for bucket in self._buckets[len(self._under_way) :]:
+            self._send(torch.zeros(sum(each.numel() for each in bucket), device=bucket[0].device))
+        for _, work in self._under_way:
+            work.wait()
+        self._under_way, self._missing = [], []
+
     def _ready(self, parameter: Tensor) -> None:
         if not self._missing:  # more of the batch is to come
             return
@@ -50,7 +58,9 @@ class GradientSum:
         # In one order in all processes, whatever order gradients come in.
         while len(self._under_way) < len(self._buckets) and not self._missing[len(self._under_way)]:
             bucket = self._buckets[len(self._under_way)]
-            numbers = torch.cat([each.grad.flatten() for each in bucket if each.grad is not None])
-            work = distributed.all_reduce(numbers, async_op=True)
-            assert work is not None
-            self._under_way.append((numbers, work))
+            self._send(torch.cat([each.grad.flatten() for each in bucket if each.grad is not None]))
+
+    def _send(self, numbers: Tensor) -> None:
+        work = distributed.all_reduce(numbers, async_op=True)
+        assert work is not None
+        self._under_way.append((numbers, work))

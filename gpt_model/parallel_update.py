@@ -19,6 +19,9 @@ from gpt_model.gradient_sum import GradientSum
 from gpt_model.model import GPT
 from gpt_model.update import Reading, Updater, is_out_of_memory
 
+_TRIAL_STEPS = 3
+"""Updates after which a step of as many sequences is known to fit: the optimizer's moments are there from the first."""
+
 
 class ParallelUpdater(Updater):
     """An Updater that is one of several, in every process of a run's company."""
@@ -40,6 +43,7 @@ class ParallelUpdater(Updater):
             )
         self._company = company
         self._leads = company.rank == 0
+        self._attempts = 0
         if self._leads:
             company.tell("build", model.config, dataclasses.replace(train, ema_decay=0.0), self.is_sharded)
         share_weights(model)
@@ -94,19 +98,45 @@ class ParallelUpdater(Updater):
         super().restore(own)
 
     def _gradients(self, batch: Batch, z_loss: float) -> Tensor:
-        """Leave the gradient of the whole batch's mean loss in the parameters; return that loss."""
+        """Leave the gradient of the whole batch's mean loss in the parameters; return that loss.
+
+        When memory runs out in one of the processes, all compute the same batch again in parts of half the size.
+        """
+        random = self._random_state()
+        while True:
+            loss = self._try_own(batch, z_loss)
+            told = torch.zeros(2, device=self._device)  # the loss, and how many processes have none
+            told[0 if loss is not None else 1] = loss if loss is not None else 1.0
+            distributed.all_reduce(told)
+            if self._is_memory_known() or not told[1]:
+                self._attempts += 1
+                return told[0]
+            size = self.micro_batch_size
+            if size == 1:
+                raise RunError(
+                    "A process of this run has not enough memory for one sequence at a time. Start a new run with a "
+                    "smaller sequence_length or a smaller model, or with sharding=shard."
+                )
+            self.micro_batch_size = size // 2
+            self._attempts = 0
+            self._optimizers.zero_grad()
+            self._restore_random(random)
+            if self._on_cuda:
+                torch.cuda.empty_cache()
+
+    def _try_own(self, batch: Batch, z_loss: float) -> Tensor | None:
+        """Return this process's share of the mean loss, or None when it has no memory for it."""
         try:
-            loss = self._accumulate_own(batch, z_loss)
+            return self._accumulate_own(batch, z_loss)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            # The others wait in the middle of averaging, so it cannot be tried again in smaller parts here.
-            raise RunError(
-                f"Process {self._company.rank} has not enough memory for {self.micro_batch_size} sequences at a time. "
-                f"Start the run anew with micro_batch_size={max(self.micro_batch_size // 2, 1)}, or more processes."
-            ) from error
-        distributed.all_reduce(loss)
-        return loss
+            if self._is_memory_known():
+                raise RunError(self._no_memory()) from error
+        # Only here, behind the handler, is the failed attempt's memory free: the error's frames held it.
+        self._optimizers.zero_grad()
+        self._give_up_sum()
+        return None
 
     def _accumulate_own(self, batch: Batch, z_loss: float) -> Tensor:
         """Return this process's share of the mean loss, and have the gradients of all added up."""
@@ -132,6 +162,20 @@ class ParallelUpdater(Updater):
 
     def _after_parts(self) -> None:
         self._sum.finish()
+
+    def _is_memory_known(self) -> bool:
+        """Whether nobody asks any more if all had memory: on CUDA to ask is to wait, and each step takes as much."""
+        return self._on_cuda and self._attempts >= _TRIAL_STEPS
+
+    def _no_memory(self) -> str:
+        return (
+            f"Process {self._company.rank} has not enough memory for {self.micro_batch_size} sequences at a time. Start "
+            f"the run anew with micro_batch_size={max(self.micro_batch_size // 2, 1)}, or more processes."
+        )
+
+    def _give_up_sum(self) -> None:
+        """Let the others go on, who wait for this process's gradients."""
+        self._sum.abandon()
 
 
 @torch.no_grad()

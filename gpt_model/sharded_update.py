@@ -18,7 +18,7 @@ from gpt_model.architectures import build_model
 from gpt_model.batches import Batch
 from gpt_model.config import TrainConfig
 from gpt_model.distributed import Company, together
-from gpt_model.errors import ConfigError
+from gpt_model.errors import ConfigError, RunError
 from gpt_model.model import GPT
 from gpt_model.parallel_update import ParallelUpdater
 
@@ -121,6 +121,10 @@ class ShardedUpdater(ParallelUpdater):
 
     def _after_parts(self) -> None:
         """FSDP has waited for the sums itself."""
+
+    def _give_up_sum(self) -> None:
+        # The others wait in the middle of a layer for this process's part of its weights.
+        raise RunError(self._no_memory())
 
     def _clip(self, grad_clip: float) -> Tensor:
         parts = [each.grad.to_local() for each in self.model.parameters() if isinstance(each.grad, DTensor)]
