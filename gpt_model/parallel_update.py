@@ -169,8 +169,8 @@ class ParallelUpdater(Updater):
 
     def _no_memory(self) -> str:
         return (
-            f"Process {self._company.rank} has not enough memory for {self.micro_batch_size} sequences at a time. Start "
-            f"the run anew with micro_batch_size={max(self.micro_batch_size // 2, 1)}, or more processes."
+            f"Process {self._company.rank} has not enough memory for {self.micro_batch_size} sequences at a time. "
+            f"Start the run anew with micro_batch_size={max(self.micro_batch_size // 2, 1)}, or more processes."
         )
 
     def _give_up_sum(self) -> None:
