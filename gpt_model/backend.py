@@ -16,6 +16,7 @@ from gpt_model.checkpoint import load_checkpoint, load_tokenizer, load_weights, 
 from gpt_model.config import DTYPES, ModelConfig
 from gpt_model.device import choose_device, cores, generation_threads, is_small
 from gpt_model.errors import CheckpointError, ConfigError, did_you_mean
+from gpt_model.kernels import choose_products
 from gpt_model.language_model import LanguageModel
 from gpt_model.tokenizer import Tokenizer
 
@@ -113,6 +114,7 @@ def open_scorer(
         torch.set_num_threads(threads)
     chosen = choose_device(device)
     model, own = load_checkpoint(path, str(chosen), tokenizer)
+    choose_products(model)
     return OpenModel(model, own, Backend(str(chosen), "float32", "torch", torch.get_num_threads()))
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gpt_model.products import multiplies_by_onednn, product
+
 _LOGITS = 2**26
 """float32 logits of a chunk: 256 MiB. With fewer rows the products leave a tenth of the machine's rate unused."""
 _LOW_LOGITS = 2**27
@@ -94,28 +96,27 @@ class _Head:
         with_gradient = hidden_gradient is not None or weight_gradient is not None
         low_hidden, low_weight = hidden.to(self._dtype), weight.to(self._dtype)
         share = (hidden / count).to(self._dtype) if weight_gradient is not None else None  # (N, C)
-        # Rows that begin at whole lines would be written a fifth faster, but torch's bfloat16 products then read what
-        # lies between them too.
-        buffer = hidden.new_empty((self._rows, weight.shape[0]), dtype=self._dtype)
-        wide = buffer
+        wide = hidden.new_empty((0, weight.shape[0]))
         if self._dtype != torch.float32:
             wide = hidden.new_empty((min(self._slice, self._rows), weight.shape[0]), dtype=torch.float32)
         for first in range(0, count, self._rows):
             rows = slice(first, min(first + self._rows, count))
             chunk = low_hidden[rows]  # (R, C)
-            logits = torch.mm(chunk, low_weight.t(), out=buffer[: len(chunk)])  # (R, V)
+            logits = product(chunk, low_weight.t())  # (R, V)
             total += self._turn_into_gradient(logits, wide, targets[rows], with_gradient)
             if hidden_gradient is not None:
-                torch.div(torch.mm(logits, low_weight), count, out=hidden_gradient[rows])
+                torch.div(product(logits, low_weight), count, out=hidden_gradient[rows])
             if weight_gradient is not None and share is not None:
                 _add_product(weight_gradient, logits, share[rows], first == 0)
+            del logits  # its room is the next chunk's
         return total / count
 
     def _turn_into_gradient(self, logits: Tensor, wide: Tensor, targets: Tensor, with_gradient: bool) -> Tensor:
         """Return the summed loss of logits (R, V); leave its gradient in them if asked. `wide` is room for float32."""
         total = logits.new_zeros((), dtype=torch.float32)
-        for first in range(0, len(logits), len(wide)):
-            part, target = logits[first : first + len(wide)], targets[first : first + len(wide)]
+        size = len(wide) or len(logits)
+        for first in range(0, len(logits), size):
+            part, target = logits[first : first + size], targets[first : first + size]
             exact = part if part.dtype == torch.float32 else wide[: len(part)].copy_(part)
             total += self._gradient_in_place(exact, target, with_gradient)
             if with_gradient and exact is not part:
@@ -147,7 +148,10 @@ class _Head:
 
 def _add_product(total: Tensor, logits: Tensor, chunk: Tensor, is_first: bool) -> None:
     """Add logitsᵀ @ chunk, (V, R) @ (R, C), to total (V, C), which holds nothing yet if this is the first."""
-    if total.dtype == logits.dtype:
+    if multiplies_by_onednn(logits, chunk):
+        found = product(logits.t().contiguous(), chunk)
+        (total.copy_ if is_first else total.add_)(found)
+    elif total.dtype == logits.dtype:
         torch.addmm(total, logits.t(), chunk, beta=0 if is_first else 1, out=total)
     elif is_first:
         total.copy_(torch.mm(logits.t(), chunk))

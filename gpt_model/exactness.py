@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from gpt_model.processor import processor
+
 
 @dataclass(frozen=True)
 class Exactness:
@@ -26,7 +28,12 @@ class Exactness:
 
 
 def describe_environment(
-    device: torch.device, precision: torch.dtype | None, data: str, processes: int = 1, compiled: bool = False
+    device: torch.device,
+    precision: torch.dtype | None,
+    data: str,
+    processes: int = 1,
+    compiled: bool = False,
+    onednn: bool = False,
 ) -> dict[str, str]:
     """Return what must not change for the same numbers to come out, by names that a person knows.
 
@@ -36,6 +43,7 @@ def describe_environment(
         data: Checksum of the tokens; empty if nobody knows it.
         processes: How many share a batch.
         compiled: Whether attention, GELU and dropout are computed by compiled code, on a CPU.
+        onednn: Whether float32 products are oneDNN's, on a CPU.
     """
     told = {
         "torch": str(torch.__version__),
@@ -46,7 +54,8 @@ def describe_environment(
     if device.type == "cpu":
         told |= {
             "threads": str(torch.get_num_threads()), "processor": torch.backends.cpu.get_cpu_capability(),
-            "kernels": "compiled" if compiled else "torch",
+            "kernels": "compiled" if compiled else "torch", "products": "oneDNN" if onednn else "torch",
+            "CPU": processor(),
         }  # fmt: skip
     return told | ({"data": data} if data else {})
 

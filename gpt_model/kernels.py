@@ -1,9 +1,21 @@
-"""How a model in training computes attention, GELU and dropout: by code compiled for this CPU, or by torch's."""
+"""How a model that trains or scores computes on a CPU: by compiled code and the faster library, or as torch does."""
 
 import functools
 import os
 
-from gpt_model.model import GPT, MLP, CausalSelfAttention, Dropout
+from gpt_model.model import GPT, MLP, CausalSelfAttention, Dropout, Linear
+from gpt_model.products import linear, uses_onednn
+
+
+def choose_products(model: GPT) -> bool:
+    """Have a model on a CPU multiply in float32 by oneDNN, if that is the faster here; return whether it does."""
+    if model.device.type != "cpu" or not uses_onednn():
+        return False
+    model.head_product = linear
+    for each in model.modules():
+        if isinstance(each, Linear):
+            each.product = linear
+    return True
 
 
 def compile_kernels(model: GPT) -> bool:

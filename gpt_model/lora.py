@@ -9,27 +9,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gpt_model.architectures import build_model
 from gpt_model.errors import CheckpointError
-from gpt_model.model import GPT
+from gpt_model.model import GPT, Linear
 
 _ADAPTED = ("c_attn", "c_proj", "c_fc")
 """All matrices of the blocks: with few of them a model learns less, whatever the rank (Dettmers et al. 2023, arXiv
 2305.14314, section 4)."""
 
 
-class AdaptedLinear(nn.Linear):
+class AdaptedLinear(Linear):
     """A frozen linear layer and its adapter: x W^T + bias + scale · (x A^T) B^T, the layer itself until B is trained.
 
     Its weight and bias keep their names, so that a model is addressed as before.
     """
 
-    def __init__(self, layer: nn.Linear, rank: int, alpha: float) -> None:
+    def __init__(self, layer: Linear, rank: int, alpha: float) -> None:
         with torch.device("meta"):  # the layer brings its own
             super().__init__(layer.in_features, layer.out_features, bias=layer.bias is not None)
-        self.weight, self.bias = layer.weight, layer.bias
+        self.weight, self.bias, self.product = layer.weight, layer.bias, layer.product
         self.scale = alpha / rank
         self.lora_a = nn.Parameter(torch.empty(rank, self.in_features, device=layer.weight.device))
         self.lora_b = nn.Parameter(torch.zeros(self.out_features, rank, device=layer.weight.device))
@@ -37,8 +36,9 @@ class AdaptedLinear(nn.Linear):
             nn.init.normal_(self.lora_a, std=self.in_features**-0.5)  # section 4.1: A Gaussian, B zero
 
     def forward(self, hidden: Tensor) -> Tensor:
-        low = F.linear(hidden, self.lora_a)  # (…, rank)
-        return F.linear(hidden, self.weight, self.bias) + self.scale * F.linear(low, self.lora_b)
+        low = self.product(hidden, self.lora_a, None)  # (…, rank)
+        whole = self.product(hidden, self.weight, self.bias)
+        return whole + self.scale * self.product(low, self.lora_b, None)
 
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
@@ -51,7 +51,7 @@ def adapt(model: GPT, rank: int, alpha: float) -> None:
     model.requires_grad_(False)
     plain = [(name, layer) for name, layer in model.named_modules() if name.endswith(_ADAPTED)]
     for name, layer in plain:
-        assert isinstance(layer, nn.Linear)
+        assert isinstance(layer, Linear)
         parent, _, own = name.rpartition(".")
         setattr(model.get_submodule(parent), own, AdaptedLinear(layer, rank, alpha))
 

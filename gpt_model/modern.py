@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from gpt_model.attention import attend
 from gpt_model.config import ModelConfig
 from gpt_model.cross_entropy import head_loss
-from gpt_model.model import GPT, Dropout, KVCache, token_table
+from gpt_model.model import GPT, Dropout, KVCache, Linear, token_table
 
 ROPE_BASE = 10_000.0
 """Of the rotations' wavelengths, as in the paper, section 3.2.2."""
@@ -35,8 +35,8 @@ class ModernAttention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)
-        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=False)
+        self.c_attn = Linear(config.n_embd, 3 * config.n_embd, bias=False)
+        self.c_proj = Linear(config.n_embd, config.n_embd, bias=False)
         self.resid_dropout = Dropout(config.dropout)
         self.n_head = config.n_head
         self.dropout = config.dropout
@@ -62,8 +62,8 @@ class ModernMLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.n_embd, config.inner, bias=False)
-        self.c_proj = nn.Linear(config.inner, config.n_embd, bias=False)
+        self.c_fc = Linear(config.n_embd, config.inner, bias=False)
+        self.c_proj = Linear(config.inner, config.n_embd, bias=False)
         self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class ModernGPT(GPT):
         self.wte = token_table(config.vocab_size, config.n_embd)
         self.drop = Dropout(config.dropout)
         self.h = nn.ModuleList(ModernBlock(config) for _ in range(config.n_layer))
-        self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.n_embd, config.vocab_size, bias=False)
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Return the last block's normalised output (B, T, C) for ids (B, T), which follow what is in the cache.

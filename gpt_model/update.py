@@ -13,7 +13,7 @@ from torch import Tensor
 from gpt_model.averaging import AveragedWeights
 from gpt_model.batches import Batch
 from gpt_model.config import TrainConfig
-from gpt_model.kernels import compile_kernels
+from gpt_model.kernels import choose_products, compile_kernels
 from gpt_model.model import GPT
 from gpt_model.optim import build_optimizers, clip_gradients
 from gpt_model.precision import autocast_dtype
@@ -46,6 +46,7 @@ class Updater:
         """Sequences that are computed at once; becomes smaller when memory runs out."""
         self.precision: torch.dtype | None = autocast_dtype(train.precision, model.device, model.config.n_embd)
         """What matrix products are computed in; None is float32."""
+        choose_products(model)
         compile_kernels(model)
         self._optimizers = build_optimizers(model, train)
         self._averages = AveragedWeights(model, train.ema_decay) if train.ema_decay else None

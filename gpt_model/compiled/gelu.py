@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from gpt_model.compiled.cpu import LANES
 from gpt_model.compiled.shared import Shared
+from gpt_model.model import Linear
 
 _CHUNK = 2**14
 """So many numbers, about, are taken at a time."""
@@ -54,8 +55,8 @@ def linear_gelu(layer: nn.Module, hidden: Tensor) -> Tensor:
 
     torch would write a layer's bias into memory before the product, and read its gradient once more to sum it up.
     """
-    if type(layer) is nn.Linear and layer.bias is not None:
-        product, bias = F.linear(hidden, layer.weight), layer.bias
+    if type(layer) is Linear and layer.bias is not None:
+        product, bias = layer.product(hidden, layer.weight, None), layer.bias
     else:  # one with adapters
         product = layer(hidden)
         bias = product.new_zeros(product.shape[-1], dtype=torch.float32)

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from gpt_model import model
 from gpt_model.compiled.cpu import LANES
@@ -70,8 +69,8 @@ def linear_attend(layer: nn.Module, hidden: Tensor, n_head: int, dropout: float)
 
     No scores are kept, and none of what comes after a position is computed.
     """
-    if type(layer) is nn.Linear and layer.bias is not None:
-        product, bias = F.linear(hidden, layer.weight), layer.bias
+    if type(layer) is model.Linear and layer.bias is not None:
+        product, bias = layer.product(hidden, layer.weight, None), layer.bias
     else:  # one with adapters
         product = layer(hidden)
         bias = product.new_zeros(product.shape[-1], dtype=torch.float32)

@@ -11,7 +11,7 @@ from gpt_model.compiled.cpu import LANES
 from gpt_model.compiled.gelu import linear_gelu
 from gpt_model.config import ModelConfig
 from gpt_model.lora import AdaptedLinear, adapt
-from gpt_model.model import GPT
+from gpt_model.model import GPT, Linear
 from gpt_model.model import linear_gelu as torchs
 
 
@@ -25,7 +25,7 @@ def threads() -> Iterator[None]:
 def computed(product: Tensor, bias: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return our GELU of a product and its bias, and the gradients of both."""
     product, width = product.clone().requires_grad_(), product.shape[-1]
-    layer = nn.Linear(width, width)
+    layer = Linear(width, width)
     layer.weight = nn.Parameter(torch.eye(width, dtype=product.dtype), requires_grad=False)
     layer.bias = nn.Parameter(bias.clone())
     result = linear_gelu(layer, product)
@@ -88,10 +88,10 @@ def test_every_number_of_threads_gives_the_same_bits(threads: None) -> None:
 def test_a_layer_with_and_without_adapters_gives_what_torchs_gives(low: bool) -> None:
     model = GPT(ModelConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=11))
     adapt(model, 2, 4.0)
-    plain, adapted = nn.Linear(16, 64), next(each for each in model.modules() if isinstance(each, AdaptedLinear))
+    plain, adapted = Linear(16, 64), next(each for each in model.modules() if isinstance(each, AdaptedLinear))
     nn.init.normal_(adapted.lora_b)
     hidden = torch.randn(3, 5, 16)
-    for layer in (plain, adapted, nn.Linear(16, 64, bias=False)):
+    for layer in (plain, adapted, Linear(16, 64, bias=False)):
         layer.requires_grad_(True)
         gradients = []
         for function in (linear_gelu, torchs):

@@ -13,7 +13,7 @@ from gpt_model.compiled.cpu import LANES
 from gpt_model.compiled.training_attention import linear_attend
 from gpt_model.config import ModelConfig
 from gpt_model.lora import AdaptedLinear, adapt
-from gpt_model.model import GPT
+from gpt_model.model import GPT, Linear
 from gpt_model.model import linear_attend as torchs
 
 SEED = 2**61 + 12345
@@ -43,7 +43,7 @@ def computed(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what ours mixes, and the gradients of product and bias."""
     product, width = product.clone().requires_grad_(), product.shape[-1]
-    layer = nn.Linear(width, width)
+    layer = Linear(width, width)
     layer.weight = nn.Parameter(torch.eye(width, dtype=product.dtype), requires_grad=False)
     layer.bias = nn.Parameter(bias.clone())
     mixed = linear_attend(layer, product, n_head, dropout)
@@ -156,10 +156,10 @@ def test_dropout_keeps_its_share(dropout: float) -> None:
 def test_a_layer_with_and_without_adapters_gives_what_torchs_gives(low: bool) -> None:
     model = GPT(ModelConfig(n_layer=1, n_head=2, n_embd=32, block_size=8, vocab_size=11))
     adapt(model, 2, 4.0)
-    plain, adapted = nn.Linear(32, 96), next(each for each in model.modules() if isinstance(each, AdaptedLinear))
+    plain, adapted = Linear(32, 96), next(each for each in model.modules() if isinstance(each, AdaptedLinear))
     nn.init.normal_(adapted.lora_b)
     hidden = torch.randn(3, 5, 32)
-    for layer in (plain, adapted, nn.Linear(32, 96, bias=False)):
+    for layer in (plain, adapted, Linear(32, 96, bias=False)):
         layer.requires_grad_(True)
         gradients = []
         for function in (linear_attend, torchs):

@@ -1,0 +1,87 @@
+"""product_rates: how fast this machine multiplies matrices, by each of torch's ways; measured once and kept."""
+
+import functools
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import platformdirs
+import torch
+from torch import Tensor
+
+from gpt_model.processor import processor
+
+_ROWS, _INNER, _WIDTH = 512, 768, 1536  # as large as is fast everywhere: four rounds take a tenth of a second
+_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class ProductRates:
+    """Operations a second; 0 where there is no such way."""
+
+    mkl: float
+    """float32 by torch.mm, which is MKL's on x86."""
+    onednn: float
+    """float32 by oneDNN."""
+    bfloat16: float
+    """bfloat16 by torch.mm."""
+
+
+def onednn_product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return rows (N, K) @ weight (M, K)ᵀ + bias (M,) by oneDNN; no gradient comes back.
+
+    Raises:
+        AttributeError, RuntimeError: this torch has no such operator, or it knows no such tensors.
+    """
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], ""))
+
+
+@functools.cache
+def product_rates() -> ProductRates:
+    """Return the rates that were measured on this machine, once: a choice that changes is no exact resume."""
+    kept = _file()
+    try:
+        told = json.loads(kept.read_text(encoding="utf-8"))
+        return ProductRates(**{name: float(value) for name, value in told.items()})
+    except (OSError, ValueError, TypeError, AttributeError):
+        rates = _measure()
+    staging = kept.with_name(f".tmp-{os.getpid()}-{kept.name}")
+    with suppress(OSError):  # without a disk it is measured every time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        staging.write_text(json.dumps(asdict(rates)), encoding="utf-8")
+        staging.rename(kept)
+    return rates
+
+
+def _file() -> Path:
+    about = f"{torch.__version__} {processor()} {torch.backends.cpu.get_cpu_capability()}"
+    name = f"{hashlib.sha256(about.encode()).hexdigest()[:12]}.json"
+    return platformdirs.user_cache_path("gpt-tui") / "products" / name
+
+
+def _measure() -> ProductRates:
+    """Return the best of some interleaved rounds: what else is at work here slows all of them."""
+    with torch.no_grad():
+        a, b = torch.ones(_ROWS, _INNER), torch.ones(_WIDTH, _INNER)
+        low = a.bfloat16(), b.bfloat16().t()
+        ways: dict[str, Callable[[], Any]] = {
+            "mkl": lambda: torch.mm(a, b.t()),
+            "onednn": lambda: onednn_product(a, b, None),
+            "bfloat16": lambda: torch.mm(*low),
+        }
+        best = dict.fromkeys(ways, 0.0)
+        for _ in range(_ROUNDS):
+            for name, way in ways.items():
+                began = time.perf_counter()
+                try:
+                    way()
+                except (AttributeError, RuntimeError):  # not in this build of torch, or not for this CPU
+                    continue
+                best[name] = max(best[name], 2 * _ROWS * _INNER * _WIDTH / (time.perf_counter() - began))
+    return ProductRates(**best)

@@ -1,0 +1,141 @@
+"""Products by oneDNN are torch's own to rounding, forth and back, and are used where they are the faster ones."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gpt_model import product_rates as rates
+from gpt_model import products
+from gpt_model.config import ModelConfig
+from gpt_model.cross_entropy import head_loss
+from gpt_model.kernels import choose_products
+from gpt_model.model import GPT, Linear
+from gpt_model.product_rates import ProductRates, onednn_product, product_rates
+from gpt_model.products import linear, product, uses_onednn
+
+
+def has_onednn() -> bool:
+    try:
+        onednn_product(torch.ones(1, 1), torch.ones(1, 1), None)
+    except (AttributeError, RuntimeError):
+        return False
+    return True
+
+
+needs_onednn = pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
+
+
+@pytest.fixture(params=[True, False])
+def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
+    """oneDNN is, or is not, the faster one."""
+    measured = ProductRates(mkl=1.0, onednn=2.0 if request.param else 1.1, bfloat16=0.0)
+    monkeypatch.setattr(products, "product_rates", lambda: measured)
+    uses_onednn.cache_clear()
+    yield request.param
+    uses_onednn.cache_clear()
+
+
+def drawn(*shapes: tuple[int, ...]) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+
+
+@needs_onednn
+@pytest.mark.parametrize(("inner", "width"), [(16, 48), (7, 5), (1, 1), (130, 257)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_layer_and_its_gradients_are_torchs(inner: int, width: int, with_bias: bool, faster: bool) -> None:
+    inputs = drawn((3, 9, inner), (width, inner), (width,))[: 3 if with_bias else 2]
+    ours, theirs = linear(*inputs), F.linear(*inputs)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    (gradient,) = drawn(tuple(theirs.shape))
+    both = [torch.autograd.grad(each, inputs, gradient.detach()) for each in (ours, theirs)]
+    for mine, right in zip(*both, strict=True):
+        torch.testing.assert_close(mine, right, rtol=1e-4, atol=1e-4)
+        assert mine.is_contiguous()
+
+
+@needs_onednn
+def test_what_needs_no_gradient_has_none(faster: bool) -> None:
+    hidden, weight = drawn((4, 8), (6, 8))
+    weight.requires_grad_(False)
+    assert torch.autograd.grad(linear(hidden, weight).sum(), [hidden])[0].shape == (4, 8)
+    hidden.requires_grad_(False)
+    assert not linear(hidden, weight).requires_grad
+
+
+def test_other_kinds_of_numbers_are_torchs(faster: bool) -> None:
+    hidden, weight = (each.detach().double() for each in drawn((4, 8), (6, 8)))
+    assert torch.equal(linear(hidden, weight), F.linear(hidden, weight))
+    assert torch.equal(product(hidden, weight.t()), hidden @ weight.t())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(hidden.float(), weight.float()).dtype == torch.bfloat16
+    assert linear(hidden[:0], weight).shape == (0, 6)
+
+
+@needs_onednn
+def test_the_heads_loss_is_the_same(faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight = drawn((21, 16), (67, 16))
+    targets = torch.arange(21)
+    monkeypatch.setattr("gpt_model.cross_entropy._LOGITS", 67 * 8)  # three chunks
+    loss, right = head_loss(hidden, weight, targets), F.cross_entropy(hidden @ weight.t(), targets)
+    torch.testing.assert_close(loss, right)
+    for mine, theirs in zip(*(torch.autograd.grad(each, [hidden, weight]) for each in (loss, right)), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_models_layers_and_head_multiply_so(faster: bool) -> None:
+    gpt = GPT(ModelConfig(n_layer=1, n_head=2, n_embd=32, block_size=8, vocab_size=11)).eval()
+    ids = torch.arange(8)[None]
+    before = gpt(ids)
+    assert choose_products(gpt) == faster
+    used = {gpt.head_product, *(each.product for each in gpt.modules() if isinstance(each, Linear))}
+    assert used == {linear if faster else F.linear}
+    torch.testing.assert_close(gpt(ids), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / name)
+    product_rates.cache_clear()
+    yield tmp_path
+    product_rates.cache_clear()
+
+
+def test_it_is_measured_once_on_a_machine(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = product_rates()
+    assert measured.mkl > 0
+    assert (measured.onednn > 0) == has_onednn()
+    product_rates.cache_clear()
+    monkeypatch.setattr(rates, "_measure", lambda: pytest.fail("measured again"))
+    assert product_rates() == measured
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[1]", '{"mkl": 1}', '{"mkl": 1, "onednn": "x", "bfloat16": 1}'])
+def test_what_is_damaged_is_measured_again(cache: Path, damaged: str) -> None:
+    product_rates()
+    (file,) = (cache / "gpt-tui" / "products").iterdir()
+    file.write_text(damaged, encoding="utf-8")
+    product_rates.cache_clear()
+    assert product_rates().mkl > 1
+    assert '"mkl": ' in file.read_text(encoding="utf-8")
+
+
+def test_without_a_disk_it_is_measured_every_time(cache: Path) -> None:
+    (cache / "gpt-tui").write_text("in the way", encoding="utf-8")
+    assert product_rates().mkl > 0
+
+
+def test_without_the_operator_torch_computes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*arguments: object) -> Tensor:
+        raise AttributeError("no such operator")
+
+    monkeypatch.setattr(rates, "onednn_product", missing)
+    uses_onednn.cache_clear()
+    assert product_rates().onednn == 0
+    assert not uses_onednn()
+    uses_onednn.cache_clear()
