@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gpt_model.products import multiplies_by_onednn, product
+from gpt_model.products import Products
 
 _LOGITS = 2**26
 """float32 logits of a chunk: 256 MiB. With fewer rows the products leave a tenth of the machine's rate unused."""
@@ -21,7 +21,10 @@ _SLICE = 2**22
 """Of which so many at a time are float32."""
 
 
-def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0, softcap: float = 0.0) -> Tensor:
+def head_loss(
+    hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0, softcap: float = 0.0,
+    products: Products | None = None,
+) -> Tensor:  # fmt: skip
     """Return the mean cross-entropy, in nats a row, of targets (N,) int64 under hidden (N, C) @ weight (V, C)ᵀ.
 
     Under autocast the three products are computed in its precision; statistics and the loss are float32 always.
@@ -33,8 +36,9 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0
         z_loss: Weight of the mean squared log-normaliser, which is added (Chowdhery et al. 2022, arXiv 2204.02311,
             section 5).
         softcap: Logits are pressed between ± this by a tanh (Gemma 2, arXiv 2408.00118, section 2); 0 leaves them.
+        products: How matrices are multiplied; torch's way when not given.
     """
-    head = _Head(hidden, weight, z_loss, softcap)
+    head = _Head(hidden, weight, z_loss, softcap, products or Products())
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         return _HeadLoss.apply(hidden, weight, targets, head)  # type: ignore[no-any-return, no-untyped-call]
     return head.loss(hidden, weight, targets)
@@ -67,8 +71,8 @@ class _HeadLoss(torch.autograd.Function):
 class _Head:
     """How one call computes: its precision, its chunks and what is added to the cross-entropy."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, z_loss: float, softcap: float) -> None:
-        self._z_loss, self._softcap = z_loss, softcap
+    def __init__(self, hidden: Tensor, weight: Tensor, z_loss: float, softcap: float, products: Products) -> None:
+        self._z_loss, self._softcap, self._products = z_loss, softcap, products
         kind = hidden.device.type
         self._dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         rows, size = hidden.shape[0], weight.shape[0]
@@ -95,6 +99,7 @@ class _Head:
         count, total = hidden.shape[0], hidden.new_zeros((), dtype=torch.float32)
         with_gradient = hidden_gradient is not None or weight_gradient is not None
         low_hidden, low_weight = hidden.to(self._dtype), weight.to(self._dtype)
+        products = self._products.head(low_weight)
         share = (hidden / count).to(self._dtype) if weight_gradient is not None else None  # (N, C)
         wide = hidden.new_empty((0, weight.shape[0]))
         if self._dtype != torch.float32:
@@ -102,12 +107,12 @@ class _Head:
         for first in range(0, count, self._rows):
             rows = slice(first, min(first + self._rows, count))
             chunk = low_hidden[rows]  # (R, C)
-            logits = product(chunk, low_weight.t())  # (R, V)
+            logits = products.logits(chunk)  # (R, V)
             total += self._turn_into_gradient(logits, wide, targets[rows], with_gradient)
             if hidden_gradient is not None:
-                torch.div(product(logits, low_weight), count, out=hidden_gradient[rows])
+                torch.div(products.back(logits), count, out=hidden_gradient[rows])
             if weight_gradient is not None and share is not None:
-                _add_product(weight_gradient, logits, share[rows], first == 0)
+                products.add_gradient(weight_gradient, logits, share[rows], first == 0)
             del logits  # its room is the next chunk's
         return total / count
 
@@ -144,16 +149,3 @@ class _Head:
             if slope is not None:
                 gradient.mul_(slope)
         return loss
-
-
-def _add_product(total: Tensor, logits: Tensor, chunk: Tensor, is_first: bool) -> None:
-    """Add logitsᵀ @ chunk, (V, R) @ (R, C), to total (V, C), which holds nothing yet if this is the first."""
-    if multiplies_by_onednn(logits, chunk):
-        found = product(logits.t().contiguous(), chunk)
-        (total.copy_ if is_first else total.add_)(found)
-    elif total.dtype == logits.dtype:
-        torch.addmm(total, logits.t(), chunk, beta=0 if is_first else 1, out=total)
-    elif is_first:
-        total.copy_(torch.mm(logits.t(), chunk))
-    else:
-        total += torch.mm(logits.t(), chunk)

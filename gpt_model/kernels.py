@@ -4,18 +4,36 @@ import functools
 import os
 
 from gpt_model.model import GPT, MLP, CausalSelfAttention, Dropout, Linear
-from gpt_model.products import linear, uses_onednn
+from gpt_model.product_rates import product_rates
+from gpt_model.products import OneDnnProducts, Products, Transpose
+
+_WORTH = 1.2
+"""How much faster oneDNN must be: between equals, torch's own way is the shorter one."""
 
 
 def choose_products(model: GPT) -> bool:
     """Have a model on a CPU multiply in float32 by oneDNN, if that is the faster here; return whether it does."""
     if model.device.type != "cpu" or not uses_onednn():
         return False
-    model.head_product = linear
+    model.products = _onednn_products()
     for each in model.modules():
         if isinstance(each, Linear):
-            each.product = linear
+            each.product = model.products.linear
     return True
+
+
+def uses_onednn() -> bool:
+    """Whether float32 products are oneDNN's on this machine."""
+    rates = product_rates()
+    return rates.onednn > _WORTH * rates.mkl
+
+
+@functools.cache
+def _onednn_products() -> Products:
+    transpose: Transpose = lambda matrix: matrix.t().contiguous()  # noqa: E731
+    if _are_compiled():
+        from gpt_model.compiled.transpose import transpose
+    return OneDnnProducts(transpose)
 
 
 def compile_kernels(model: GPT) -> bool:
@@ -51,11 +69,12 @@ def _are_compiled() -> bool:
         from gpt_model.compiled.gelu import prepare_gelu
         from gpt_model.compiled.machine_code import CompileError, compile_missing
         from gpt_model.compiled.training_attention import prepare_attention
+        from gpt_model.compiled.transpose import prepare_transpose
     except (ImportError, OSError):  # no numba
         return False
     try:
-        compile_missing(("attention", "gelu", "dropout"), lambda told: None)
-        for prepare in (prepare_attention, prepare_gelu, prepare_dropout):
+        compile_missing(("attention", "gelu", "dropout", "transpose"), lambda told: None)
+        for prepare in (prepare_attention, prepare_gelu, prepare_dropout, prepare_transpose):
             prepare()
     except CompileError:
         return False

@@ -16,6 +16,7 @@ from gpt_model.attention import attend
 from gpt_model.config import ModelConfig
 from gpt_model.cross_entropy import head_loss
 from gpt_model.errors import GenerationError
+from gpt_model.products import Products
 
 
 class KVCache:
@@ -180,8 +181,8 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.head_product: Callable[[Tensor, Tensor], Tensor] = F.linear
-        """Whoever scores may put a faster one here."""
+        self.products = Products()
+        """Whoever trains or scores may put faster ones here."""
         self._build(config)
         self._initialise()
 
@@ -233,7 +234,7 @@ class GPT(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits (…, V) of the normalised output (…, C) of the last block."""
-        return self.head_product(hidden, self.wte.weight)
+        return self.products.linear(hidden, self.wte.weight)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Return logits (B, T, V) for ids (B, T) int64.
@@ -258,7 +259,9 @@ class GPT(nn.Module):
 
     def loss(self, ids: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
         """Return the mean cross-entropy, in nats a token, of targets (B, T) after ids (B, T); see head_loss."""
-        return head_loss(self.hidden(ids).flatten(0, 1), self.wte.weight, targets.flatten(), z_loss)
+        return head_loss(
+            self.hidden(ids).flatten(0, 1), self.wte.weight, targets.flatten(), z_loss, products=self.products
+        )
 
     def _positions(self, ids: Tensor, cache: KVCache | None) -> Tensor:
         """Return the numbers (T,) of the positions that ids (B, T) take.

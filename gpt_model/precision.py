@@ -4,8 +4,13 @@ from typing import Literal
 
 import torch
 
+from gpt_model.product_rates import product_rates
+
 PAYS_FROM = 128
-"""n_embd from which bfloat16 pays on a CPU with AMX: in narrower models the conversions take what the products gain."""
+"""n_embd from which bfloat16 pays on a CPU: in narrower models the conversions take what the products gain."""
+_WORTH = 1.5
+"""How much faster a product must be: AMX is six times as fast and a Zen 5 twice, but AVX-512's bfloat16 instructions on
+other CPUs are no faster at all, and steps took 1.3 to 1.6 times as long."""
 
 
 def autocast_dtype(
@@ -20,5 +25,7 @@ def autocast_dtype(
 def _pays(device: torch.device, n_embd: int) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # AVX-512's own bfloat16 instructions do not pay: steps took 1.3 to 1.6 times as long as in float32, at any width.
-    return device.type == "cpu" and n_embd >= PAYS_FROM and bool(torch.cpu._is_amx_tile_supported())
+    if device.type != "cpu" or n_embd < PAYS_FROM:
+        return False
+    rates = product_rates()
+    return rates.bfloat16 > _WORTH * max(rates.mkl, rates.onednn)

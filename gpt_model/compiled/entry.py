@@ -29,11 +29,12 @@ from gpt_model.compiled.integer_products import Columns, Unit
 from gpt_model.compiled.scan_row import scan_row
 from gpt_model.compiled.simd import pointer
 from gpt_model.compiled.teamwork import publish, serve, take
+from gpt_model.compiled.transpose_rows import transpose_rows
 
 _ELEMENTS = {
     "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16, "int8": np.int8, "int4": np.uint8,
 }  # fmt: skip
-_SHARED = ("gelu", "attention", "dropout")
+_SHARED = ("gelu", "attention", "dropout", "transpose")
 """Entries that an OpenMP pool calls, as C does and with nothing but the table's address."""
 _SHARED_CALL = """
 define void @{name}_shared(ptr %table) {{
@@ -301,6 +302,19 @@ def _drop(numbers, t, first, last):
 
 
 @njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _transpose(address, thread):
+    t = carray(pointer(address), (at.SHARED_TABLE,), np.int64)
+    board, call, rows = carray(pointer(t[at.TURN_BOARD]), (1,), np.int64), t[at.TURN_CALL], t[at.TURN_COUNT]
+    target = (t[at.TURN_OUTPUT] - t[at.TURN_INPUT]) // 4  # of one array, which begins where the matrix does
+    chunks = -(-rows // at.TURN_ROWS)
+    chunk = take(board, call, 0, chunks)
+    while chunk >= 0:
+        first, last = chunk * at.TURN_ROWS, min((chunk + 1) * at.TURN_ROWS, rows)
+        transpose_rows(_numbers(t[at.TURN_INPUT]), rows, t[at.TURN_WIDTH], target, first, last)
+        chunk = take(board, call, 0, chunks)
+
+
+@njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _publish(address, helpers):
     publish(carray(pointer(address), (1,), np.int64), helpers)
 
@@ -312,7 +326,7 @@ def _serve(address, number):
 
 _ENTRIES = {
     "draw": _draw, "scan": _scan, "publish": _publish, "serve": _serve, "gelu": _gelu, "attention": _attention,
-    "dropout": _dropout,
+    "dropout": _dropout, "transpose": _transpose,
 }  # fmt: skip
 
 

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt_model import kernels, precision
 from gpt_model import product_rates as rates
-from gpt_model import products
+from gpt_model.compiled.transpose import prepare_transpose, transpose
 from gpt_model.config import ModelConfig
 from gpt_model.cross_entropy import head_loss
-from gpt_model.kernels import choose_products
+from gpt_model.kernels import choose_products, uses_onednn
 from gpt_model.model import GPT, Linear
+from gpt_model.precision import autocast_dtype
 from gpt_model.product_rates import ProductRates, onednn_product, product_rates
-from gpt_model.products import linear, product, uses_onednn
+from gpt_model.products import HeadProducts, OneDnnProducts, Products
 
 
 def has_onednn() -> bool:
@@ -30,14 +32,15 @@ def has_onednn() -> bool:
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
 
 
+TURNED = OneDnnProducts(lambda matrix: matrix.t().contiguous())
+
+
 @pytest.fixture(params=[True, False])
-def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[bool]:
+def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """oneDNN is, or is not, the faster one."""
     measured = ProductRates(mkl=1.0, onednn=2.0 if request.param else 1.1, bfloat16=0.0)
-    monkeypatch.setattr(products, "product_rates", lambda: measured)
-    uses_onednn.cache_clear()
-    yield request.param
-    uses_onednn.cache_clear()
+    monkeypatch.setattr(kernels, "product_rates", lambda: measured)
+    return bool(request.param)
 
 
 def drawn(*shapes: tuple[int, ...]) -> list[Tensor]:
@@ -48,9 +51,9 @@ def drawn(*shapes: tuple[int, ...]) -> list[Tensor]:
 @needs_onednn
 @pytest.mark.parametrize(("inner", "width"), [(16, 48), (7, 5), (1, 1), (130, 257)])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_a_layer_and_its_gradients_are_torchs(inner: int, width: int, with_bias: bool, faster: bool) -> None:
+def test_a_layer_and_its_gradients_are_torchs(inner: int, width: int, with_bias: bool) -> None:
     inputs = drawn((3, 9, inner), (width, inner), (width,))[: 3 if with_bias else 2]
-    ours, theirs = linear(*inputs), F.linear(*inputs)
+    ours, theirs = TURNED.linear(*inputs), F.linear(*inputs)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     (gradient,) = drawn(tuple(theirs.shape))
     both = [torch.autograd.grad(each, inputs, gradient.detach()) for each in (ours, theirs)]
@@ -60,42 +63,71 @@ def test_a_layer_and_its_gradients_are_torchs(inner: int, width: int, with_bias:
 
 
 @needs_onednn
-def test_what_needs_no_gradient_has_none(faster: bool) -> None:
+def test_what_needs_no_gradient_has_none() -> None:
     hidden, weight = drawn((4, 8), (6, 8))
     weight.requires_grad_(False)
-    assert torch.autograd.grad(linear(hidden, weight).sum(), [hidden])[0].shape == (4, 8)
+    assert torch.autograd.grad(TURNED.linear(hidden, weight).sum(), [hidden])[0].shape == (4, 8)
     hidden.requires_grad_(False)
-    assert not linear(hidden, weight).requires_grad
+    assert not TURNED.linear(hidden, weight).requires_grad
 
 
-def test_other_kinds_of_numbers_are_torchs(faster: bool) -> None:
+def test_other_kinds_of_numbers_are_torchs() -> None:
     hidden, weight = (each.detach().double() for each in drawn((4, 8), (6, 8)))
-    assert torch.equal(linear(hidden, weight), F.linear(hidden, weight))
-    assert torch.equal(product(hidden, weight.t()), hidden @ weight.t())
+    assert torch.equal(TURNED.linear(hidden, weight), F.linear(hidden, weight))
+    assert type(TURNED.head(weight)) is HeadProducts
     with torch.autocast("cpu", torch.bfloat16):
-        assert linear(hidden.float(), weight.float()).dtype == torch.bfloat16
-    assert linear(hidden[:0], weight).shape == (0, 6)
+        assert TURNED.linear(hidden.float(), weight.float()).dtype == torch.bfloat16
+    assert TURNED.linear(hidden[:0], weight).shape == (0, 6)
 
 
 @needs_onednn
-def test_the_heads_loss_is_the_same(faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heads_loss_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, weight = drawn((21, 16), (67, 16))
     targets = torch.arange(21)
     monkeypatch.setattr("gpt_model.cross_entropy._LOGITS", 67 * 8)  # three chunks
-    loss, right = head_loss(hidden, weight, targets), F.cross_entropy(hidden @ weight.t(), targets)
-    torch.testing.assert_close(loss, right)
-    for mine, theirs in zip(*(torch.autograd.grad(each, [hidden, weight]) for each in (loss, right)), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    right = F.cross_entropy(hidden @ weight.t(), targets)
+    for products in (TURNED, Products()):
+        loss = head_loss(hidden, weight, targets, products=products)
+        torch.testing.assert_close(loss, right)
+        gradients = (torch.autograd.grad(each, [hidden, weight], retain_graph=True) for each in (loss, right))
+        for mine, theirs in zip(*gradients, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
+@needs_onednn
 def test_a_models_layers_and_head_multiply_so(faster: bool) -> None:
     gpt = GPT(ModelConfig(n_layer=1, n_head=2, n_embd=32, block_size=8, vocab_size=11)).eval()
     ids = torch.arange(8)[None]
     before = gpt(ids)
     assert choose_products(gpt) == faster
-    used = {gpt.head_product, *(each.product for each in gpt.modules() if isinstance(each, Linear))}
-    assert used == {linear if faster else F.linear}
+    kind = OneDnnProducts if faster else Products
+    assert type(gpt.products) is kind
+    layers = [each.product for each in gpt.modules() if isinstance(each, Linear)]
+    assert len(layers) == 4
+    assert all((each == gpt.products.linear) == faster for each in layers)
     torch.testing.assert_close(gpt(ids), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (16, 16), (64, 32), (65, 33), (200, 7), (3, 200), (0, 5)])
+def test_a_matrix_is_turned(shape: tuple[int, int]) -> None:
+    prepare_transpose()
+    (matrix,) = (each.detach() for each in drawn(shape))
+    assert torch.equal(transpose(matrix), matrix.t())
+    assert transpose(matrix).is_contiguous()
+    assert torch.equal(transpose(matrix.t()), matrix)
+    assert torch.equal(transpose(matrix.double()), matrix.double().t())
+
+
+@pytest.mark.parametrize(("bfloat16", "wanted"), [(4.0, torch.bfloat16), (2.5, None), (0.0, None)])
+def test_bfloat16_is_chosen_where_it_is_much_faster(
+    bfloat16: float, wanted: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "product_rates", lambda: ProductRates(1.0, 2.0, bfloat16))
+    cpu = torch.device("cpu")
+    assert autocast_dtype("auto", cpu, 128) == wanted
+    assert autocast_dtype("auto", cpu, 64) is None  # what it gains is lost in conversions
+    assert autocast_dtype("float32", cpu, 768) is None
+    assert autocast_dtype("bfloat16", cpu, 16) == torch.bfloat16
 
 
 @pytest.fixture
@@ -135,7 +167,5 @@ def test_without_the_operator_torch_computes(cache: Path, monkeypatch: pytest.Mo
         raise AttributeError("no such operator")
 
     monkeypatch.setattr(rates, "onednn_product", missing)
-    uses_onednn.cache_clear()
     assert product_rates().onednn == 0
     assert not uses_onednn()
-    uses_onednn.cache_clear()
