@@ -110,8 +110,7 @@ def open_scorer(
     """
     if dtype != "float32":
         return open_model(path, device, dtype, threads, tokenizer, tell)
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or cores())  # a compiled model that was opened before leaves torch with one
     chosen = choose_device(device)
     model, own = load_checkpoint(path, str(chosen), tokenizer)
     choose_products(model)
@@ -140,38 +139,55 @@ def _open_compiled(
     if dtype == "float16" and not HAS_FLOAT16:
         raise ConfigError("dtype = float16: this CPU cannot convert it. Use bfloat16 or int8.")
     torch.set_num_threads(1)  # what torch does now is small, and its waiting threads would be in the way
-    packed = _pack(path, config, dtype, HAS_FLOAT16, tell)
+    compile_for: Callable[[PackedDtype], None] = lambda kind: compile_missing((kind, *_ENTRIES), tell)  # noqa: E731
     try:
-        compile_missing((packed.dtype, "scan", "draw", "publish", "serve"), tell)
+        packed = _pack(path, config, dtype, HAS_FLOAT16, tell, compile_for)
+        model = CompiledGPT(packed, threads, ahead)
     except CompileError as error:
         raise _NotCompiledError(str(error)) from error
-    own = load_tokenizer(path, config, tokenizer)
-    return OpenModel(CompiledGPT(packed, threads, ahead), own, Backend("cpu", packed.dtype, "compiled", threads))
+    return OpenModel(model, load_tokenizer(path, config, tokenizer), Backend("cpu", packed.dtype, "compiled", threads))
 
 
-def _pack(path: Path, config: ModelConfig, dtype: str, has_float16: bool, tell: Callable[[str], None]) -> "PackedModel":
-    """Return the packed weights: from disk when they are heavy."""
-    from gpt_model.compiled.packed_files import load_packed, pack_to_disk
+_ENTRIES = ("scan", "draw", "publish", "serve")
+"""What is compiled beside the forward pass."""
+
+
+def _pack(
+    path: Path, config: ModelConfig, dtype: str, has_float16: bool, tell: Callable[[str], None],
+    compile_for: "Callable[[PackedDtype], None]",
+) -> "PackedModel":  # fmt: skip
+    """Return the packed weights: from disk when they are heavy. Compiled before: else they would be of no use."""
+    from gpt_model.compiled.packed_files import NotKeptError, load_packed, pack_to_disk
     from gpt_model.compiled.packing import RangeError, pack
 
     kind = cast("PackedDtype", dtype)
     if dtype == "auto":
         kind = "float16" if has_float16 and not is_small(config) else "float32"
     if kind != "float32" and not is_small(config):  # a small one is packed faster than found
-        if (found := load_packed(path, kind)) is not None:
-            return found
-        tell(f"Packing the weights as {kind}, once.")
-        if (made := pack_to_disk(path, kind)) is not None:
-            return made
+        try:
+            found = load_packed(path, config, kind)
+            compile_for(kind)
+            if found is not None:
+                return found
+            tell(f"Packing the weights as {kind}, once.")
+            return pack_to_disk(path, config, kind)
+        except NotKeptError as error:
+            tell(str(error))
+        except RangeError:
+            if dtype != "auto":
+                raise
+            kind = "float32"
     _, weights = load_weights(path)
     if dtype == "auto" and has_float16 and all(tensor.dtype == torch.float16 for tensor in weights.values()):
         kind = "float16"  # as they were saved: nothing is lost
+    compile_for(kind)
     try:
         return pack(config, weights, kind)
     except RangeError:
         if dtype != "auto":
             raise
-        return pack(config, weights, "float32")
+    compile_for("float32")
+    return pack(config, weights, "float32")
 
 
 def _open_in_torch(path: Path, dtype: str, threads: int, tokenizer: str | None, why: str) -> OpenModel:

@@ -1,7 +1,7 @@
 """Measuring generation beside what the machine can do: interleaved rounds, medians, fractions of its limits.
 
 A token at batch 1 reads every weight once: its limit is the memory's bandwidth. A prompt is matrix products: its
-limit is the rate at which torch multiplies large matrices. Both are measured between the rounds.
+limit is the rate at which torch multiplies large matrices. Both are measured between the rounds, where the model is.
 """
 
 import resource
@@ -22,6 +22,7 @@ from samplers import Chain
 _BUFFER = 2**27  # float32 numbers: 512 MiB, more than the caches hold
 _ROW = 4096  # of the same, seen as a matrix
 _SQUARE = 2048
+_SQUARE_OF_OTHERS = 8192  # on a GPU, which a smaller product does not fill
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,20 @@ class Pace:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the machine can do, with as many threads as the model has."""
+    """What the model's device can do; a CPU with as many threads as the model has."""
 
     bandwidth: float
     """Bytes a second read from memory."""
     matmul: float
-    """float32 operations a second in a product of large matrices."""
+    """Operations a second in a product of large matrices: of float32 on a CPU, elsewhere of the model's numbers."""
 
 
 def measure_pace(engine: Engine, chain: Chain, prompt: tuple[int, ...], new_tokens: int, samples: int) -> Pace:
-    """Generate once, through everything a completion passes through: chain, draw and Token records."""
+    """Generate once, through everything a completion passes through: chain, draw and Token records.
+
+    Nothing that was read before is known, however the prompt begins.
+    """
+    engine.forget()
     request = Request(prompt, chain, 1, samples, new_tokens, ignore_end_of_text=True)
     first = last = 0.0
     began, count = time.perf_counter(), 0
@@ -59,7 +64,7 @@ def measure_pace(engine: Engine, chain: Chain, prompt: tuple[int, ...], new_toke
 
 
 def prompts(vocab_size: int, length: int) -> Iterable[tuple[int, ...]]:
-    """Yield prompts of random ids, no two of which begin alike: nothing of one is kept for the next."""
+    """Yield prompts of random ids, of which no two begin alike while the vocabulary has beginnings left."""
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(vocab_size, generator=generator)
     for turn in range(sys.maxsize):
@@ -68,32 +73,39 @@ def prompts(vocab_size: int, length: int) -> Iterable[tuple[int, ...]]:
 
 
 class Machine:
-    """Measures the limits, a little at a time, between the rounds of what is compared with them."""
+    """Measures the limits of what a model runs on, a little at a time, between the rounds of what is compared."""
 
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
+    def __init__(self, opened: OpenModel) -> None:
+        self._threads = opened.backend.threads or torch.get_num_threads()
+        self._device = opened.model.device
+        on_cpu = self._device.type == "cpu"
+        self._dtype = torch.float32 if on_cpu else getattr(torch, opened.backend.dtype)
+        self._side = _SQUARE if on_cpu else _SQUARE_OF_OTHERS
         self._bandwidth: dict[str, list[float]] = {}
         self._matmul: list[float] = []
         self._buffer: torch.Tensor | None = None
 
+    @torch.inference_mode()
     def measure(self) -> None:
         """Measure both once more."""
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
             if self._buffer is None:
-                self._buffer = torch.ones(_BUFFER)
-            buffer, square = self._buffer, torch.ones(_SQUARE, _SQUARE)
-            matrix, row = buffer.view(-1, _ROW), torch.ones(_ROW)
-            # which of them reads as fast as the memory delivers depends on the CPU
+                self._buffer = torch.ones(_BUFFER, device=self._device)
+            buffer = self._buffer
+            square = torch.ones(self._side, self._side, device=self._device, dtype=self._dtype)
+            matrix, row = buffer.view(-1, _ROW), torch.ones(_ROW, device=self._device)
+            # which of them reads as fast as the memory delivers depends on the processor
             readers: dict[str, Callable[[], object]] = {
                 "sum": lambda: torch.sum(buffer),
                 "dot": lambda: torch.dot(buffer, buffer),
                 "mv": lambda: torch.mv(matrix, row),
             }
             for name, reader in readers.items():
-                self._bandwidth.setdefault(name, []).extend(4 * _BUFFER / _seconds(reader) for _ in range(3))
-            self._matmul += [2 * _SQUARE**3 / _seconds(lambda: torch.mm(square, square)) for _ in range(3)]
+                taken = self._bandwidth.setdefault(name, [])
+                taken.extend(4 * _BUFFER / self._seconds(reader) for _ in range(3))
+            self._matmul += [2 * self._side**3 / self._seconds(lambda: torch.mm(square, square)) for _ in range(3)]
         finally:
             torch.set_num_threads(before)
 
@@ -102,11 +114,20 @@ class Machine:
         """Medians of what was measured, of the bandwidth that of the fastest reader."""
         return Limits(max(map(statistics.median, self._bandwidth.values())), statistics.median(self._matmul))
 
+    def _seconds(self, work: Callable[[], object]) -> float:
+        _wait_for(self._device)
+        began = time.perf_counter()
+        work()
+        _wait_for(self._device)
+        return time.perf_counter() - began
 
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
+
+def _wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was told: on a CPU it has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def bytes_per_token(opened: OpenModel) -> int:
@@ -136,3 +157,9 @@ def peak_memory() -> int:
     """Return the largest resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_device_memory(opened: OpenModel) -> int | None:
+    """Return the most bytes that tensors have taken on the model's device so far; None where it is this process's."""
+    device = opened.model.device
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None

@@ -26,6 +26,7 @@ from gpt_model.disk_space import require_space
 from gpt_model.errors import CheckpointError, TokenizerError
 from gpt_model.huggingface_config import read_model_config, to_config_json
 from gpt_model.model import GPT
+from gpt_model.pickled_shape import read_pickled_shape
 from gpt_model.tokenizer import Tokenizer, build_tokenizer, read_tokenizer, tokenizer_for_size
 from gpt_model.weight_formats import from_foreign, read_pickled, to_file, to_nanogpt
 
@@ -138,7 +139,12 @@ def read_config(path: str | Path) -> ModelConfig:
         CheckpointError: it is missing, damaged or not a GPT-2.
     """
     path = Path(path)
-    return read_pickled(path)[0] if _is_pickled(path) else read_model_config(path)
+    if not _is_pickled(path):
+        return read_model_config(path)
+    try:
+        return read_pickled_shape(path)
+    except CheckpointError:
+        return read_pickled(path)[0]  # which opens more, or tells what is wrong
 
 
 def _is_pickled(path: Path) -> bool:

@@ -83,6 +83,11 @@ class Engine:
             ids = [self.tokenizer.end_of_text if self.tokenizer else 0]
         return ids
 
+    def forget(self) -> None:
+        """Begin the next request as if it were the first one."""
+        self._reader.forget()
+        self._past = None
+
     @torch.inference_mode()
     def generate(
         self,

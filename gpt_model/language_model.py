@@ -65,7 +65,7 @@ class Reader:
         """Return the logits (1, V) of the token after a prompt."""
         start = window_start(len(prompt), self._model.config.block_size)
         if self._cache is None or start != self._start:
-            self._forget(start)
+            self._begin(start)
         known = self._tokens[start : start + self._model.config.block_size]
         window = prompt[start:]
         pairs = zip(known, window, strict=False)
@@ -81,13 +81,17 @@ class Reader:
             self._cache = None  # half-read
             raise
 
+    def forget(self) -> None:
+        """Read the next prompt from its beginning, whatever was read before; the cache's memory is kept."""
+        self._tokens = []
+
     def widen(self, rows: int) -> "TextRows":
         """Return a reader of `rows` texts that begin with the prompt; of one text, it teaches this one."""
         assert self._cache is not None
         cache = self._cache.expand(rows) if rows > 1 else self._cache
         return TextRows(self._model, cache, self._start, self if rows == 1 else None)
 
-    def _forget(self, start: int) -> None:
+    def _begin(self, start: int) -> None:
         self._cache, self._tokens, self._start = self._model.new_cache(), [], start
 
     def learn(self, tokens: list[int], cache: Cache, start: int) -> None:

@@ -1,34 +1,47 @@
-"""python -m gpt_model.packer CHECKPOINT DTYPE DIRECTORY: packs a checkpoint's weights, in a process of its own.
+"""python -m gpt_model.packer CHECKPOINT DTYPE DIRECTORY...: packs a checkpoint's weights, in a process of its own.
 
 The float32 weights are needed for this alone; in the process that generates they would stay the peak of the memory.
+What was packed goes into the first DIRECTORY that takes it.
 """
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from gpt_model.checkpoint import load_weights
 from gpt_model.compiled.layout import PACKED_DTYPES
-from gpt_model.compiled.packed_files import origin_of, save_packed
+from gpt_model.compiled.packed_files import NOT_KEPT, TOO_LARGE, UNUSABLE, save_packed, save_refusal
 from gpt_model.compiled.packing import RangeError, pack
 from gpt_model.errors import GptError
+from gpt_model.lifeline import end_with_parent
+from gpt_model.weight_origin import origin_of
 
 
 def main(arguments: list[str]) -> int:
-    """Pack a checkpoint; 3 when it cannot be loaded, 4 when it cannot be packed so, or the disk refuses."""
-    checkpoint, dtype, directory = Path(arguments[0]), arguments[1], Path(arguments[2])
+    """Pack a checkpoint; the exit codes beside 0 are packed_files.py's."""
+    end_with_parent()
+    checkpoint, dtype, places = Path(arguments[0]), arguments[1], [Path(each) for each in arguments[2:]]
     assert dtype in PACKED_DTYPES
     try:
-        origin = origin_of(checkpoint)
-        save_packed(directory, pack(*load_weights(checkpoint), dtype), origin)
-    except RangeError:
-        return 4
+        origin = origin_of(checkpoint) if checkpoint.exists() else {}  # before: what is replaced meanwhile is noticed
+        config, weights = load_weights(checkpoint)
+        try:
+            packed = pack(config, weights, dtype)
+        except RangeError as error:
+            with suppress(OSError):  # then it is found anew the next time
+                save_refusal(places, config, dtype, origin, str(error))
+            return _told(str(error), TOO_LARGE)
+        save_packed(places, packed, origin)
     except GptError as error:
-        print(error, file=sys.stderr)
-        return 3
+        return _told(str(error), UNUSABLE)
     except OSError as error:
-        print(f"The packed weights could not be written to {directory}: {error}.", file=sys.stderr)
-        return 4
+        return _told(str(error), NOT_KEPT)
     return 0
+
+
+def _told(why: str, code: int) -> int:
+    print(why, file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import platformdirs
 import torch
 from torch import Tensor
 
+from gpt_model.cache_directory import cache_directory
 from gpt_model.processor import processor
 
 _ROWS, _INNER, _WIDTH = 512, 768, 1536  # as large as is fast everywhere: eight rounds take a tenth of a second
@@ -62,7 +62,7 @@ def product_rates() -> ProductRates:
 def _file() -> Path:
     about = f"{torch.__version__} {processor()} {torch.backends.cpu.get_cpu_capability()}"
     name = f"{hashlib.sha256(about.encode()).hexdigest()[:12]}.json"
-    return platformdirs.user_cache_path("gpt-tui") / "products" / name
+    return cache_directory() / "products" / name
 
 
 def _measure() -> ProductRates:

@@ -1,4 +1,4 @@
-"""Where things live: the only file that knows. `GPT_TUI_HOME` moves everything under one directory."""
+"""Where things live; of the cache gpt_model/cache_directory.py knows. `GPT_TUI_HOME` moves all under one directory."""
 
 import os
 from collections.abc import Mapping

@@ -30,6 +30,7 @@ from gpt_model.compiled.scan_row import scan_row
 from gpt_model.compiled.simd import pointer
 from gpt_model.compiled.teamwork import publish, serve, take
 from gpt_model.compiled.transpose_rows import transpose_rows
+from gpt_model.lifeline import end_with_parent
 
 _ELEMENTS = {
     "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16, "int8": np.int8, "int4": np.uint8,
@@ -364,9 +365,10 @@ def machine() -> Any:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the symbol and the code's SHA-256, as one line of JSON, and the object file behind it."""
+    """Write the symbol and the SHA-256 of it and the code, as one line of JSON, and the object file behind it."""
+    end_with_parent()
     symbol, code = compile_entry(arguments[0])
-    about = json.dumps([symbol, hashlib.sha256(code).hexdigest()])
+    about = json.dumps([symbol, hashlib.sha256(symbol.encode() + code).hexdigest()])
     Path(arguments[1]).write_bytes(about.encode() + b"\n" + code)
     return 0
 

@@ -15,17 +15,21 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
 
 import llvmlite.binding as llvm
-import platformdirs
 
+from gpt_model.cache_directory import cache_directory
 from gpt_model.compiled.cpu import cpu_key
 from gpt_model.errors import GptError
+from gpt_model.lifeline import lifeline
 
 _KEPT = 4
 _LINKING = threading.Lock()
+_MADE: dict[str, tuple[str, bytes]] = {}
+"""What this process has compiled: without a disk it is nowhere else."""
 
 
 class Entry:
@@ -49,16 +53,26 @@ class CompileError(GptError):
 
 
 def compile_missing(names: Sequence[str], tell: Callable[[str], None]) -> None:
-    """Compile the entries that the cache lacks, beside each other.
+    """Compile the entries that the cache lacks, beside each other, and tell how far that is.
 
     Raises:
         CompileError: numba is missing or does not work here.
     """
-    missing = [name for name in names if _read(name) is None]
-    if missing:
-        tell("Compiling for this CPU, once.")
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(_compile, missing))
+    missing = [name for name in dict.fromkeys(names) if _read(name) is None]
+    if not missing:
+        return
+    _require_numba()
+    tell("Compiling for this CPU, once.")
+    # The lifeline is left first: who gives up waits for no compiler.
+    with ThreadPoolExecutor() as pool, lifeline() as line:
+        works = [pool.submit(_compile, name, line) for name in missing]
+        try:
+            for done, work in enumerate(as_completed(works), start=1):
+                work.result()
+                if done < len(missing):
+                    tell(f"Compiling for this CPU, once: {done} of {len(missing)}.")
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @functools.cache
@@ -68,42 +82,62 @@ def load_entry(name: str) -> Entry:
     Raises:
         CompileError: numba is missing or does not work here.
     """
-    code = _read(name) or _compile(name)
+    if (code := _read(name)) is None:
+        _require_numba()
+        with lifeline() as line:
+            code = _compile(name, line)
     with _LINKING:
         return _link(*code)
 
 
-def _read(name: str) -> tuple[str, bytes] | None:
-    """Return the symbol and the object file of an entry from the cache; None when it is not there, or damaged."""
-    try:
-        about, _, code = (_directory() / f"{name}.o").read_bytes().partition(b"\n")
-        symbol, digest = json.loads(about)
-    except (OSError, ValueError):
-        return None
-    return (symbol, code) if hashlib.sha256(code).hexdigest() == digest else None
-
-
-@functools.cache
-def _compile(name: str) -> tuple[str, bytes]:
+def _require_numba() -> None:
     if importlib.util.find_spec("numba") is None:
         raise CompileError("numba is not installed")
+
+
+def _read(name: str) -> tuple[str, bytes] | None:
+    """Return an entry from this process, or from the cache; None when it is in neither, or damaged."""
+    if name in _MADE:
+        return _MADE[name]
+    try:
+        return _parse((_directory() / f"{name}.o").read_bytes())
+    except OSError:
+        return None
+
+
+def _parse(content: bytes) -> tuple[str, bytes] | None:
+    """Return the symbol and the object file of what entry.py has written; None when it is damaged."""
+    about, _, code = content.partition(b"\n")
+    try:
+        symbol, digest = json.loads(about)
+        return (symbol, code) if hashlib.sha256(symbol.encode() + code).hexdigest() == digest else None
+    except (ValueError, TypeError, AttributeError):
+        return None
+
+
+def _compile(name: str, line: int) -> tuple[str, bytes]:
+    """Compile an entry in a process that ends when nobody holds the lifeline."""
+    # numba's settings change the code that it makes, but not the name under which it is kept
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     with tempfile.TemporaryDirectory(prefix="gpt-tui-") as room:
         made = Path(room) / name
         command = [sys.executable, "-P", "-m", "gpt_model.compiled.entry", name, str(made)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode or not made.is_file():
+        done = subprocess.run(command, stdin=line, capture_output=True, text=True, check=False, env=environment)
+        code = _parse(made.read_bytes()) if made.is_file() else None
+        if done.returncode or code is None:
             why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise CompileError(f"numba does not work here ({why})")
         _keep(made, _directory() / f"{name}.o")
-        about, _, code = made.read_bytes().partition(b"\n")
-        return json.loads(about)[0], code
+    return _MADE.setdefault(name, code)
 
 
 def _link(symbol: str, code: bytes) -> Entry:
     engine = _engine()
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    return Entry(engine.get_function_address(symbol))
+    if not (place := engine.get_function_address(symbol)):
+        raise CompileError(f"the compiled code has no {symbol}")
+    return Entry(place)
 
 
 @functools.cache
@@ -119,19 +153,21 @@ def _directory() -> Path:
     """Return where machine code of these very sources, for this very CPU, is kept."""
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     name = f"{hashlib.sha256(sources).hexdigest()[:12]}-{cpu_key()}"
-    return platformdirs.user_cache_path("gpt-tui") / "compiled" / name
+    return cache_directory() / "compiled" / name
 
 
 def _keep(made: Path, file: Path) -> None:
     """Move code into the cache, and forget what older versions left. Without a disk it is compiled every time."""
     staging = file.with_name(f".tmp-{os.getpid()}-{file.name}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(made, staging)
-        staging.rename(file)
+    with suppress(OSError):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(made, staging)
+            staging.rename(file)
+        finally:
+            with suppress(OSError):  # where nothing can be written, nothing can be removed
+                staging.unlink(missing_ok=True)
         file.parent.touch()
         versions = sorted(file.parent.parent.iterdir(), key=lambda path: path.stat().st_mtime)
         for old in versions[:-_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
-    except OSError:
-        staging.unlink(missing_ok=True)

@@ -2,10 +2,10 @@
 
 CHECKPOINT/packed/int8/          or CHECKPOINT.pth.packed/int8/, or in the user's cache where that cannot be written
     head.npy  head_scales.npy  matrices.npy  scales.npy  vectors.npy
-    packed.json                  format, the model's shape, what it was made of, and each file's SHA-256
+    packed.json                  format, the model's shape, what it was made of, and each file's SHA-256; or, alone,
+                                 why these weights cannot be packed so
 
-python -m gpt_model.compiled.packed_files CHECKPOINT DTYPE DIRECTORY      packs, in a process of its own: the
-                                 float32 weights are needed for this alone, and would stay the peak of the memory
+They are packed in a process of its own (packer.py).
 """
 
 import dataclasses
@@ -15,111 +15,191 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
+from gpt_model.cache_directory import cache_directory
 from gpt_model.compiled.layout import PackedDtype
-from gpt_model.compiled.packing import PackedModel
+from gpt_model.compiled.memory import Array
+from gpt_model.compiled.packing import PackedModel, RangeError, expected_arrays
+from gpt_model.compiled.sizes import Sizes
 from gpt_model.config import ModelConfig
-from gpt_model.config_values import from_table
-from gpt_model.errors import CheckpointError, ConfigError
+from gpt_model.errors import CheckpointError, GptError
+from gpt_model.lifeline import lifeline
+from gpt_model.weight_origin import hash_of, origin_of
 
-_FORMAT = 4
-_ARRAYS = ("head", "head_scales", "matrices", "scales", "vectors")
+_FORMAT = 5
+UNUSABLE, TOO_LARGE, NOT_KEPT = 3, 4, 5
+"""Exit codes of the packer; why stands in its last line on standard error."""
 
 
-def load_packed(checkpoint: Path, dtype: PackedDtype) -> PackedModel | None:
-    """Return a checkpoint's packed form from disk; None when there is none, a damaged one, or one of other weights."""
+class NotKeptError(GptError):
+    """No disk took the packed weights."""
+
+
+def load_packed(checkpoint: Path, config: ModelConfig, dtype: PackedDtype) -> PackedModel | None:
+    """Return a checkpoint's packed form from disk; None when there is none, a damaged one, or one of other weights.
+
+    Raises:
+        RangeError: it was found before that a weight is too large for the precision.
+    """
     for directory in _places(checkpoint, dtype):
         try:
-            if (packed := _load(directory, origin_of(checkpoint))) is not None:
+            if (packed := _load(directory, checkpoint, config, dtype)) is not None:
                 return packed
-        except (OSError, ValueError, KeyError, TypeError, ConfigError):
+        except (OSError, ValueError, KeyError, TypeError):
             continue  # cut short or of another format: it is made anew
     return None
 
 
-def pack_to_disk(checkpoint: Path, dtype: PackedDtype) -> PackedModel | None:
-    """Pack a checkpoint in another process (packer.py) and return what is on disk then.
-
-    None when no disk takes it, or when a weight is too large for the precision.
+def pack_to_disk(checkpoint: Path, config: ModelConfig, dtype: PackedDtype) -> PackedModel:
+    """Pack a checkpoint in another process and return what is on disk then.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
+        RangeError: a weight is too large for the precision.
+        NotKeptError: no disk takes it.
     """
-    for directory in _places(checkpoint, dtype):
-        command = [sys.executable, "-P", "-m", "gpt_model.packer", str(checkpoint), dtype, str(directory)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 3:
-            raise CheckpointError(done.stderr.strip().splitlines()[-1])
-        if done.returncode == 0 and (packed := load_packed(checkpoint, dtype)) is not None:
+    places = map(str, _places(checkpoint, dtype))
+    command = [sys.executable, "-P", "-m", "gpt_model.packer", str(checkpoint), dtype, *places]
+    with lifeline() as line:
+        done = subprocess.run(command, stdin=line, capture_output=True, text=True, check=False)
+    why = (done.stderr.strip().splitlines() or [f"the packer ended with exit code {done.returncode}"])[-1]
+    if done.returncode == UNUSABLE:
+        raise CheckpointError(why)
+    if done.returncode == TOO_LARGE:
+        raise RangeError(why)
+    if done.returncode == 0:
+        if (packed := load_packed(checkpoint, config, dtype)) is not None:
             return packed
-    return None
+        why = "what was written is not what is read"
+    raise NotKeptError(f"The packed weights could not be kept: {why.rstrip('.')}.")
 
 
-def save_packed(directory: Path, packed: PackedModel, origin: dict[str, Any]) -> None:
-    """Write a packed model in one step.
+def save_packed(places: Sequence[Path], packed: PackedModel, origin: dict[str, Any]) -> None:
+    """Write a packed model, in one step, into the first of these directories that takes it.
 
     Raises:
-        OSError: the disk refuses; nothing is left behind.
+        OSError: none does; nothing is left behind.
     """
+    arrays = {name: getattr(packed, name) for name in expected_arrays(packed.sizes)}
+    _save(places, _about(packed.config, packed.dtype, origin), arrays)
+
+
+def save_refusal(
+    places: Sequence[Path], config: ModelConfig, dtype: PackedDtype, origin: dict[str, Any], why: str
+) -> None:
+    """Note that these weights cannot be packed so: it need not be tried again.
+
+    Raises:
+        OSError: as `save_packed`.
+    """
+    _save(places, _about(config, dtype, origin) | {"refused": why}, {})
+
+
+def _save(places: Sequence[Path], about: dict[str, Any], arrays: Mapping[str, Array]) -> None:
+    refused: list[OSError] = []
+    for directory in places:
+        try:
+            return _write(directory, about, arrays)
+        except OSError as error:
+            refused.append(error)
+    raise refused[0]
+
+
+def _write(directory: Path, about: dict[str, Any], arrays: Mapping[str, Array]) -> None:
+    _sweep(directory.parent)
     staging = directory.with_name(f".tmp-{directory.name}-{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
     try:
         staging.mkdir(parents=True)
         hashes = {}
-        for name in _ARRAYS:
-            if (array := getattr(packed, name)) is not None:
-                np.save(staging / f"{name}.npy", array)
-                hashes[name] = _hash(staging / f"{name}.npy")
-        about = {"format": _FORMAT, "dtype": packed.dtype, "model": _table(packed.config), "origin": origin}
-        (staging / "packed.json").write_text(json.dumps(about | {"sha256": hashes}, indent=1), encoding="utf-8")
-        shutil.rmtree(directory, ignore_errors=True)
-        staging.rename(directory)
-    except OSError:
+        for name, array in arrays.items():
+            np.save(staging / f"{name}.npy", array)
+            hashes[name] = hash_of(staging / f"{name}.npy")
+        about = about | {"sha256": hashes}
+        (staging / "packed.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+        if not _holds(directory, about):
+            shutil.rmtree(directory, ignore_errors=True)
+            with suppress(OSError):
+                staging.rename(directory)
+            if staging.exists() and not _holds(directory, about):  # nor was another process quicker
+                staging.rename(directory)
+    finally:
         shutil.rmtree(staging, ignore_errors=True)
-        raise
 
 
-def _load(directory: Path, origin: dict[str, Any]) -> PackedModel | None:
-    if not (directory / "packed.json").is_file():
+def _holds(directory: Path, about: dict[str, Any]) -> bool:
+    """Whether just this is there already, whole."""
+    try:
+        there = json.loads((directory / "packed.json").read_text(encoding="utf-8")) == about
+        return there and all(hash_of(directory / f"{name}.npy") == told for name, told in about["sha256"].items())
+    except (OSError, ValueError):
+        return False
+
+
+def _sweep(room: Path) -> None:
+    """Remove what processes that were killed have left half-written."""
+    for path in room.glob(".tmp-*-*"):
+        pid = path.name.rpartition("-")[2]
+        if pid.isdigit() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _load(directory: Path, checkpoint: Path, config: ModelConfig, dtype: PackedDtype) -> PackedModel | None:
+    file = directory / "packed.json"
+    if not file.is_file():
         return None
-    about = json.loads((directory / "packed.json").read_text(encoding="utf-8"))
-    if about["format"] != _FORMAT or about["origin"] != origin:
+    about = json.loads(file.read_text(encoding="utf-8"))
+    known = about["origin"]
+    if {**about, **_about(config, dtype, known)} != about:
         return None
-    arrays: dict[str, Any] = dict.fromkeys(_ARRAYS)
-    for name, expected in about["sha256"].items():
-        file = directory / f"{name}.npy"
-        if _hash(file) != expected:
+    origin = origin_of(checkpoint, known)
+    if origin["sha256"] != known["sha256"]:
+        return None
+    if origin is not known:
+        _note_origin(file, about | {"origin": origin})
+    if why := about.get("refused"):
+        raise RangeError(str(why))
+    arrays: dict[str, Any] = {"head_scales": None, "scales": None}
+    for name, (kind, count) in expected_arrays(Sizes(config, dtype)).items():
+        if hash_of(directory / f"{name}.npy") != about["sha256"][name]:
             return None
-        arrays[name] = np.asarray(np.load(file, mmap_mode="r"))
-    return PackedModel(from_table(ModelConfig, about["model"]), about["dtype"], **arrays)
+        array = np.load(directory / f"{name}.npy", mmap_mode="r")
+        if array.dtype != kind or array.shape != (count,):
+            return None
+        arrays[name] = np.asarray(array)
+    return PackedModel(config, dtype, **arrays)
 
 
-def _places(checkpoint: Path, dtype: PackedDtype) -> Iterator[Path]:
-    """Yield where the packed form may lie, best first."""
+def _note_origin(file: Path, about: dict[str, Any]) -> None:
+    """Take note that the checkpoint is a copy, or was touched: it need not be hashed the next time."""
+    staging = file.with_name(f".tmp-{file.name}-{os.getpid()}")
+    with suppress(OSError):
+        staging.write_text(json.dumps(about, indent=1), encoding="utf-8")
+        staging.replace(file)
+
+
+def _about(config: ModelConfig, dtype: PackedDtype, origin: object) -> dict[str, Any]:
+    shape = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+    return {"format": _FORMAT, "dtype": dtype, "model": shape, "origin": origin}
+
+
+def _places(checkpoint: Path, dtype: PackedDtype) -> list[Path]:
+    """Return where the packed form may lie, best first."""
     beside = checkpoint / "packed" if checkpoint.is_dir() else checkpoint.with_name(checkpoint.name + ".packed")
-    yield beside / dtype
     name = hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()[:16]
-    yield platformdirs.user_cache_path("gpt-tui") / "packed" / name / dtype
-
-
-def origin_of(checkpoint: Path) -> dict[str, Any]:
-    """Return what tells whether the weights are still the same: every weight file's size and time."""
-    files = [checkpoint]
-    if checkpoint.is_dir():
-        files = [*checkpoint.glob("*.safetensors"), *checkpoint.glob("*.bin"), checkpoint / "config.json"]
-    return {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(files)}
-
-
-def _table(config: ModelConfig) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
-
-
-def _hash(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    return [beside / dtype, cache_directory() / "packed" / name / dtype]

@@ -64,6 +64,7 @@ def pack(config: ModelConfig, state: Mapping[str, Tensor], dtype: PackedDtype) -
 
     Raises:
         RangeError: a weight does not fit into float16.
+        CheckpointError: a weight is no finite number; looked for in float16 alone.
     """
     weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in state.items()}
     sizes = Sizes(config, dtype)
@@ -76,6 +77,22 @@ def pack(config: ModelConfig, state: Mapping[str, Tensor], dtype: PackedDtype) -
         if array is not None:
             array.flags.writeable = False
     return PackedModel(config, dtype, head, head_scales, matrices, scales, vectors)
+
+
+def expected_arrays(sizes: Sizes) -> dict[str, tuple[type, int]]:
+    """Return the arrays of a packed model by name: what a number is stored as, and how many there are."""
+    config, dtype = sizes.config, sizes.dtype
+    head = sizes.vocab_rows * sizes.width
+    matrices = config.n_layer * sum(rows * columns for rows, columns in sizes.matrices)
+    vectors = config.block_size * sizes.width + config.n_layer * sum(sizes.vectors) + 2 * sizes.width
+    kinds: dict[str, tuple[type, int]] = {
+        "head": (_ELEMENTS["int8" if dtype == "int4" else dtype], head),
+        "matrices": (_ELEMENTS[dtype], matrices // 2 if dtype == "int4" else matrices),
+        "vectors": (np.float32, vectors),
+    }
+    if sizes.integer:
+        kinds |= {"head_scales": (np.float32, head // GROUP), "scales": (np.float32, matrices // GROUP)}
+    return kinds
 
 
 def unpack(packed: PackedModel) -> GPT:
@@ -190,6 +207,10 @@ def _convert(matrices: "Iterator[Tensor] | list[Tensor]", count: int, dtype: Pac
         else:
             short = flat.to(getattr(torch, dtype))
             if dtype == "float16" and not torch.isfinite(short).all():
+                if not torch.isfinite(flat).all():
+                    raise CheckpointError(
+                        "The weights are not finite, so the model is broken. Open another checkpoint."
+                    )
                 raise RangeError("The weights are too large for float16. Choose another dtype: bfloat16 or float32.")
             raw = short.view(torch.int16).numpy().view(_ELEMENTS[dtype])
         numbers[at : at + len(raw)] = raw

@@ -1,7 +1,6 @@
 """The choice of what computes: it says what it took, falls back correctly, and refuses what cannot be."""
 
 import importlib.util
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +10,11 @@ import torch
 
 from gpt_model import backend
 from gpt_model.backend import open_model, open_scorer
-from gpt_model.checkpoint import save_checkpoint
-from gpt_model.compiled import machine_code
+from gpt_model.checkpoint import export_pth, read_config, save_checkpoint
+from gpt_model.compiled import machine_code, packed_files
+from gpt_model.compiled.packed_files import NotKeptError
 from gpt_model.config import DTYPES, ModelConfig
+from gpt_model.device import cores
 from gpt_model.errors import CheckpointError, ConfigError
 from gpt_model.generation import Engine, Request
 from gpt_model.model import GPT
@@ -31,7 +32,7 @@ def checkpoint(tmp_path: Path, tiny_model: GPT, byte_tokenizer: Tokenizer) -> Pa
 def forget_compiled() -> None:
     """Let the next model look for its code again."""
     machine_code.load_entry.cache_clear()
-    machine_code._compile.cache_clear()
+    machine_code._MADE.clear()
 
 
 @pytest.fixture
@@ -59,9 +60,11 @@ def test_it_says_what_it_runs_on(checkpoint: Path) -> None:
 def test_without_numba_torch_writes_the_same_tokens_and_the_reason_is_told(
     checkpoint: Path, dtype: str, without_numba: None
 ) -> None:
-    opened = open_model(checkpoint, "cpu", dtype)
+    told: list[str] = []
+    opened = open_model(checkpoint, "cpu", dtype, tell=told.append)
     assert opened.backend.name.startswith("torch")
     assert "numba is not installed" in opened.backend.note
+    assert told == []
     forget_compiled()
 
 
@@ -108,10 +111,16 @@ print(*({{"numba", "sympy", "transformers"}} & set(sys.modules)))
     assert done.stdout.strip() == ""
 
 
-def test_large_models_are_packed_beside_their_checkpoint(tmp_path: Path) -> None:
+@pytest.fixture
+def large(tmp_path: Path) -> GPT:
+    """A model that is large enough to be packed on disk, saved as `large`."""
     torch.manual_seed(0)
-    large = GPT(ModelConfig(n_layer=1, n_head=8, n_embd=512, block_size=8, vocab_size=36_000))
-    save_checkpoint(tmp_path / "large", large, None)
+    model = GPT(ModelConfig(n_layer=1, n_head=8, n_embd=512, block_size=8, vocab_size=36_000))
+    save_checkpoint(tmp_path / "large", model, None)
+    return model
+
+
+def test_large_models_are_packed_beside_their_checkpoint(tmp_path: Path, large: GPT) -> None:
     told: list[str] = []
     opened = open_model(tmp_path / "large", "cpu", tell=told.append)
     assert opened.backend.dtype == "float16"
@@ -124,8 +133,30 @@ def test_large_models_are_packed_beside_their_checkpoint(tmp_path: Path) -> None
         large.wte.weight[0, 0] = 1e6
     save_checkpoint(tmp_path / "huge", large, None)
     assert open_model(tmp_path / "huge", "cpu").backend.dtype == "float32"  # does not fit into float16
+    assert open_model(tmp_path / "huge", "cpu", tell=told.append).backend.dtype == "float32"
+    assert told == []  # it is not tried again
     with pytest.raises(CheckpointError, match="too large for float16"):
         open_model(tmp_path / "huge", "cpu", "float16")
+
+
+def test_a_large_model_is_not_packed_to_disk_where_torch_computes(
+    tmp_path: Path, large: GPT, without_numba: None
+) -> None:
+    assert open_model(tmp_path / "large", "cpu", "bfloat16").backend.name.startswith("torch")
+    assert not (tmp_path / "large" / "packed").exists()
+    forget_compiled()
+
+
+def test_packed_weights_that_no_disk_takes_are_told_of(
+    tmp_path: Path, large: GPT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise NotKeptError("The packed weights could not be kept: the disk is full.")
+
+    monkeypatch.setattr(packed_files, "pack_to_disk", full)
+    told: list[str] = []
+    assert open_model(tmp_path / "large", "cpu", tell=told.append).backend.dtype == "float16"
+    assert told[-1] == "The packed weights could not be kept: the disk is full."
 
 
 def test_wishes_that_cannot_be_are_refused(checkpoint: Path) -> None:
@@ -136,20 +167,15 @@ def test_wishes_that_cannot_be_are_refused(checkpoint: Path) -> None:
 
 
 def test_scoring_in_float32_is_torchs(checkpoint: Path) -> None:
-    assert open_scorer(checkpoint, "cpu").backend.name == "torch"
     assert open_scorer(checkpoint, "cpu", "int8").backend.name == "compiled"
+    scorer = open_scorer(checkpoint, "cpu").backend
+    assert (scorer.name, scorer.threads) == ("torch", cores())  # whatever was opened before
 
 
-def test_damaged_machine_code_is_compiled_again(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_shape_of_a_pickled_file_is_read_without_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = ids_written(open_model(checkpoint, "cpu"))
-    shutil.copytree(machine_code._directory(), tmp_path / "code")
-    monkeypatch.setattr(machine_code, "_directory", lambda: tmp_path / "code")
-    file = tmp_path / "code" / "float32.o"
-    file.write_bytes(file.read_bytes()[:-100])
-    forget_compiled()
-    told: list[str] = []
-    assert ids_written(open_model(checkpoint, "cpu", tell=told.append)) == written
-    assert told == ["Compiling for this CPU, once."]
-    forget_compiled()
+    shape = ModelConfig(1, 1, 64, block_size=8, vocab_size=31)
+    export_pth(tmp_path / "m.pth", GPT(shape))
+    monkeypatch.setattr(torch, "load", lambda *arguments, **settings: pytest.fail("unpickled whole"))
+    assert read_config(tmp_path / "m.pth") == shape

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from shared_cache import share_cache
 
 from gpt_tui.locations import Locations, find_locations
 
@@ -30,6 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Locations:
     for name in ("GPT_TUI_CHAIN", "GPT_TUI_CHECKPOINT", "SSH_CONNECTION", "TMUX", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("GPT_TUI_HOME", str(tmp_path / "home"))
+    share_cache(tmp_path / "home")
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return find_locations()

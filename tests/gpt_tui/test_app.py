@@ -109,7 +109,7 @@ async def test_the_next_token_obeys_a_switch_and_a_mark_shows_where(home: Locati
 
 
 async def test_a_preset_is_chosen_from_a_list_and_a_decoder_by_a_command(home: Locations) -> None:
-    home.settings_file.parent.mkdir(parents=True)
+    home.settings_file.parent.mkdir(parents=True, exist_ok=True)
     home.settings_file.write_text('[presets]\ncalm = "top_k=7"\n', encoding="utf-8")
     app = make_app(home)
     async with app.run_test() as pilot:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pexpect
 import pyte
+from shared_cache import share_cache
 
 KEYS = {
     "enter": "\r", "esc": "\x1b", "tab": "\t", "up": "\x1b[A", "down": "\x1b[B", "right": "\x1b[C", "left": "\x1b[D",
@@ -21,6 +22,7 @@ class Terminal:
     """A program in a pseudo-terminal of a given size."""
 
     def __init__(self, home: Path, *arguments: str, columns: int = 80, rows: int = 24) -> None:
+        share_cache(home)
         self.screen = pyte.Screen(columns, rows)
         self._stream = pyte.ByteStream(self.screen)
         environment = {**os.environ, "TERM": "xterm-256color", "GPT_TUI_HOME": str(home)}

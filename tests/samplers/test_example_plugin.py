@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shared_cache import share_cache
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "gpt-tui-sharpen"
 
@@ -26,6 +27,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(installed: Path, home: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    share_cache(home)
     environment = os.environ | {"PYTHONPATH": str(installed), "GPT_TUI_HOME": str(home)}
     return subprocess.run(
         [sys.executable, "-m", *command], env=environment, cwd=home, capture_output=True, text=True, timeout=120

@@ -2,15 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
 from command_lines import Cli
 
 from gpt_model import benchmark, presets, step_benchmark
+from gpt_model.backend import open_model
 from gpt_model.checkpoint import save_checkpoint
 from gpt_model.config import ModelConfig, TrainConfig
+from gpt_model.generation import Engine
+from gpt_model.language_model import LanguageModel
 from gpt_model.model import GPT
+from samplers import Chain
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +41,8 @@ def test_decode_keeps_its_interface(cli: Cli, strange: Path, dtype: str) -> None
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     told = json.loads(outcome.out)
-    for name in ("tokens_per_second", "time_to_first_token", "bandwidth_fraction", "load_seconds", "peak_rss_bytes"):
+    for name in ("tokens_per_second", "time_to_first_token", "bandwidth_fraction", "load_seconds", "prepare_seconds",
+                 "peak_rss_bytes"):  # fmt: skip
         assert told[name] > 0, name
     assert told["backend"] == f"cpu {dtype}, compiled, 1 thread"
 
@@ -47,10 +53,62 @@ def test_decode_prefill_and_batch_read_well(cli: Cli, tiny: str) -> None:
     assert "cpu float32, compiled, 1 thread" in decode
     assert "tokens a second" in decode
     assert "GB/s" in decode
-    prefill = json.loads(cli("bench", "prefill", *few, "--sizes", "4,1000", "--json").out)
-    assert [row["prompt_tokens"] for row in prefill["prefill"]] == [4, 64]  # no longer than the context
-    batch = cli("bench", "batch", *few, "--samples", "1,3", "--new-tokens", "4").out.splitlines()
-    assert [line.split()[0] for line in batch[-2:]] == ["1", "3"]
+    outcome = cli("bench", "prefill", *few, "--sizes", "4,1000", "--json")
+    assert [row["prompt_tokens"] for row in json.loads(outcome.out)["prefill"]] == [4, 64]  # no longer than the context
+    assert "This model reads 64 tokens at most" in outcome.err
+    batch = cli("bench", "batch", *few, "--samples", "3,1", "--new-tokens", "4").out.splitlines()
+    assert "of one alone" in batch[-3]
+    assert [line.split()[0] for line in batch[-2:]] == ["3", "1"]
+    assert "1.00 ×" in batch[-1]
+    assert batch[-1].endswith("%")
+
+
+def test_without_one_alone_samples_are_compared_with_the_first_count(cli: Cli, tiny: str) -> None:
+    outcome = cli("bench", "batch", "-m", tiny, "--rounds", 1, "--samples", "2,4", "--new-tokens", 4)
+    assert "of 2 at a time" in outcome.out
+    told = json.loads(cli("bench", "batch", "-m", tiny, "--rounds", 1, "--new-tokens", 4, "--json").out)
+    assert all(row["bandwidth_fraction"] > 0 for row in told["batch"])
+
+
+def test_counts_of_samples_are_measured_in_turn(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+
+    def measure(engine: object, chain: object, prompt: object, new_tokens: int, samples: int) -> benchmark.Pace:
+        measured.append(samples)
+        return benchmark.Pace(1.0, 1.0)
+
+    monkeypatch.setattr(benchmark, "measure_pace", measure)
+    assert cli("bench", "batch", "-m", tiny, "--rounds", 1, "--samples", "1,2").code == 0
+    assert measured == [1, 2, 1, 2]
+
+
+def test_an_empty_chain_is_one_and_a_prompt_is_no_longer_than_the_context(cli: Cli, strange: Path) -> None:
+    few = ("-m", strange, "--rounds", 1, "--new-tokens", 2, "--json")
+    outcome = cli("bench", "decode", *few, "-s", "", "--prompt-tokens", 200)
+    told = json.loads(outcome.out)
+    assert (told["chain"], told["prompt_tokens"]) == ("", 64)
+    assert "This model reads 64 tokens at most" in outcome.err
+    assert json.loads(cli("bench", "decode", *few).out)["chain"] == "min_p=0.05,temperature=0.8"
+
+
+def test_nothing_of_one_prompt_is_known_to_the_next(strange: Path) -> None:
+    opened = open_model(strange, "cpu")
+    read: list[int] = []
+
+    class Watched:
+        """The model, and how many tokens it was given to read at a time."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(opened.model, name)
+
+        def next_logits(self, ids: torch.Tensor, cache: Any = None) -> torch.Tensor:
+            read.append(ids.shape[1])
+            return opened.model.next_logits(ids, cache)
+
+    engine = Engine(cast(LanguageModel, Watched()), None)
+    for length in (9, 5, 9):
+        benchmark.measure_pace(engine, Chain(), (1,) * length, 1, 1)
+    assert read == [9, 5, 9]
 
 
 def test_wrong_lists_of_numbers_are_refused(cli: Cli, tiny: str) -> None:
@@ -59,10 +117,23 @@ def test_wrong_lists_of_numbers_are_refused(cli: Cli, tiny: str) -> None:
     assert "must be whole numbers above 0" in outcome.err
 
 
-def test_load_starts_processes_of_their_own(cli: Cli, tiny: str) -> None:
-    told = json.loads(cli("bench", "load", "-m", tiny, "--rounds", "1", "--json").out)
-    assert told["first_token_seconds"] > 0
-    assert told["torch_seconds"] > 0
+def test_load_starts_processes_of_their_own_on_any_model(cli: Cli, strange: Path) -> None:
+    outcome = cli("bench", "load", "-m", strange, "--rounds", "1", "--json")
+    told = json.loads(outcome.out)
+    for name in ("first_token_seconds", "torch_seconds", "bandwidth_bytes_per_second", "matmul_flops_per_second"):
+        assert told[name] > 0, name
+    assert (told["backend"], told["dtype"]) == ("cpu float32, compiled, 1 thread", "float32")
+
+
+def test_load_fails_as_every_command_does(cli: Cli, tmp_path: Path) -> None:
+    outcome = cli("bench", "load", "-m", tmp_path / "nowhere")
+    assert (outcome.code, outcome.out) == (3, "")
+    assert outcome.err.startswith("gpt-tui: There is no checkpoint")
+
+
+def test_the_child_of_load_draws_a_token_by_its_id(cli: Cli, strange: Path) -> None:
+    assert cli("bench", "first-token", "-m", strange).code == 0
+    assert "first-token" not in cli("bench", "--help").out
 
 
 @pytest.fixture
@@ -113,6 +184,7 @@ def test_eval_tells_the_price_of_every_precision(cli: Cli, tiny: str) -> None:
     table = cli("eval", tiny, "text.txt", "--dtype", "float32", "--dtype", "int8").out.splitlines()
     assert table[0].split() == ["dtype", "loss", "perplexity", "price", "bits", "per", "byte"]
     assert "+0.000 %" in table[1]
+    assert cli("eval", tiny, "text.txt", "--dtype", "auto").out.splitlines()[0].split() == ["dtype", "float32"]
 
 
 def test_a_dtype_that_is_none_is_refused_with_the_nearest(cli: Cli, tiny: str) -> None:

@@ -105,7 +105,7 @@ def test_a_wrong_chain_is_told_before_a_model_is_opened(cli: Cli) -> None:
 
 
 def test_presets_are_listed_with_where_they_are_from_and_what_is_off(cli: Cli, place: Locations) -> None:
-    place.settings_file.parent.mkdir(parents=True)
+    place.settings_file.parent.mkdir(parents=True, exist_ok=True)
     place.settings_file.write_text(
         '[presets]\ncalm = "top_p=0.8"\nmodel = "top_k=0"\nbad = "top_q"\n', encoding="utf-8"
     )

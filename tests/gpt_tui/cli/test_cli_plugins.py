@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from shared_cache import share_cache
 
 STAGE = '''
 import math, sys, time
@@ -87,6 +88,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def gpt_tui(site: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    share_cache(home)
     environment = os.environ | {"PYTHONPATH": str(site), "GPT_TUI_HOME": str(home)}
     return subprocess.run(
         [sys.executable, "-m", "gpt_tui", *arguments], env=environment, capture_output=True, text=True, timeout=120

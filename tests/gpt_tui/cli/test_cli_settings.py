@@ -83,7 +83,7 @@ def test_a_setting_that_cannot_be_is_refused(cli: Cli, place: Locations, argumen
 
 def test_validate_tells_every_problem_and_none_stops_another_command(cli: Cli, place: Locations) -> None:
     assert cli("config", "validate").code == 0
-    place.settings_file.parent.mkdir(parents=True)
+    place.settings_file.parent.mkdir(parents=True, exist_ok=True)
     place.settings_file.write_text('seed = 1\ndevice = "cpu\n')
     place.project_file.write_text("seeed = 1\n")
     outcome = cli("config", "validate")
