@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 
 from gpt_model.errors import TokenizerError
@@ -13,7 +13,9 @@ PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\
 Pair = tuple[int, int]
 
 
-def learn_ranks(texts: Iterable[str], size: int) -> dict[bytes, int]:
+def learn_ranks(
+    texts: Iterable[str], size: int, on_progress: Callable[[float], None] = lambda share: None
+) -> dict[bytes, int]:
     """Return up to `size` ranks: the 256 bytes, then the most frequent pair again and again.
 
     Sennrich, Haddow and Birch 2016, "Neural Machine Translation of Rare Words with Subword Units", arXiv 1508.07909,
@@ -23,7 +25,7 @@ def learn_ranks(texts: Iterable[str], size: int) -> dict[bytes, int]:
     Raises:
         TokenizerError: the texts are empty.
     """
-    words = _count_words(texts)
+    words = _count_words(texts, on_progress)
     if not words:
         raise TokenizerError("The corpus is empty, so no vocabulary can be trained on it.")
     ranks = {bytes([byte]): byte for byte in range(256)}
@@ -40,6 +42,7 @@ def learn_ranks(texts: Iterable[str], size: int) -> dict[bytes, int]:
     heapq.heapify(heap)
 
     while len(pieces) < size and heap:
+        on_progress(len(pieces) / size)
         negative, pair = heapq.heappop(heap)
         if totals[pair] != -negative:  # an entry that a later merge has made stale
             continue
@@ -94,12 +97,13 @@ def unicode_of_bytes() -> dict[int, str]:
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(others)}
 
 
-def _count_words(texts: Iterable[str]) -> Counter[bytes]:
+def _count_words(texts: Iterable[str], on_progress: Callable[[float], None]) -> Counter[bytes]:
     import regex  # the engine behind PATTERN's \p classes; tiktoken depends on it
 
     pieces = regex.compile(PATTERN)
     words: Counter[bytes] = Counter()
     for text in texts:
+        on_progress(0.0)
         words.update(match.group().encode("utf-8", errors="replace") for match in pieces.finditer(text))
     return words
 

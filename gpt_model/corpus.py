@@ -227,12 +227,18 @@ def _expand(name: str) -> list[Path]:
         return inside
     if path.exists():
         raise DataError(f"{path} is neither a file nor a directory.")
-    found = glob.glob(str(path), recursive=True)  # noqa: PTH207 - pathlib globs no absolute pattern
+    found = glob.glob(_literal_beginning(path), recursive=True)  # noqa: PTH207 - pathlib globs no absolute pattern
     matches = sorted(match for match in map(Path, found) if match.is_file())
     if not matches:
         what = "No file matches" if set("*?[") & set(name) else "There is no file"
         raise DataError(f"{what} {path}. Check the path; training reads text files, directories and globs.")
     return matches
+
+
+def _literal_beginning(pattern: Path) -> str:
+    """Return a pattern in which directories that are there mean themselves: their names may have brackets in them."""
+    there = next((each for each in pattern.parents if each.is_dir()), Path())
+    return str(Path(glob.escape(str(there))) / pattern.relative_to(there))
 
 
 def _last_cut(text: str) -> int:

@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -23,9 +23,10 @@ from torch import distributed
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from gpt_model.errors import RunError
+from gpt_model.vigil import Vigil
 
 _PATIENCE = timedelta(days=365)
-"""A run may be paused for as long; a process that dies is noticed by its connections, at once."""
+"""A run may be paused for as long; a process that dies is noticed by its connections, at once, or by the vigil."""
 _GATHERING = timedelta(minutes=5)
 _FAREWELL_SECONDS = 20.0
 _NOTICE_SECONDS = 10.0
@@ -42,6 +43,8 @@ class Company:
     local_rank: int = 0
     local_size: int = 1
     """Processes on this machine."""
+    machine_threads: int = field(default_factory=torch.get_num_threads)
+    """CPU threads that torch would take on this machine, before its processes share them."""
 
     def tell(self, what: str, *arguments: Any) -> None:
         """Tell all other processes what is done next; for rank 0.
@@ -74,7 +77,7 @@ class Company:
     def share_threads(self, threads: int) -> None:
         """Set this process's CPU threads; 0 shares the machine's among its processes."""
         if threads or self.local_size > 1:
-            torch.set_num_threads(threads or max(torch.get_num_threads() // self.local_size, 1))
+            torch.set_num_threads(threads or max(self.machine_threads // self.local_size, 1))
 
 
 @contextmanager
@@ -113,9 +116,19 @@ def gather(processes: int, last_words: Callable[[], object]) -> Iterator[Company
         return
     followers: list[subprocess.Popen[bytes]] = []
     over = threading.Event()
+
+    def on_loss() -> None:
+        """End this process: its main thread waits where nothing tells it that another is lost."""
+        try:
+            last_words()
+        finally:
+            for follower in followers:
+                follower.kill()  # a frozen one would stay
+            os._exit(1)
+
     try:
         try:
-            company = join() if "WORLD_SIZE" in os.environ else _start(processes, followers, over, last_words)
+            company = join(on_loss, over) if "WORLD_SIZE" in os.environ else _start(processes, followers, on_loss, over)
         except (OSError, RuntimeError) as error:
             raise RunError(f"The run's {processes} processes did not come together: {error}") from error
         yield company
@@ -135,8 +148,12 @@ def gather(processes: int, last_words: Callable[[], object]) -> Iterator[Company
             distributed.destroy_process_group()
 
 
-def join() -> Company:
+def join(on_loss: Callable[[], object], over: threading.Event) -> Company:
     """Join the company that the environment names, as torchrun does it.
+
+    Args:
+        on_loss: called from another thread when one is lost whose connection stays, as this process then waits for it.
+        over: set when the others may go.
 
     Raises:
         RuntimeError: the others do not come.
@@ -144,11 +161,13 @@ def join() -> Company:
     """
     distributed.init_process_group(_backend(), timeout=_PATIENCE)
     local = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return Company(distributed.get_rank(), distributed.get_world_size(), *local)
+    company = Company(distributed.get_rank(), distributed.get_world_size(), *local)
+    _keep_vigil(company, os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), on_loss, over)
+    return company
 
 
 def _start(
-    processes: int, followers: list[subprocess.Popen[bytes]], over: threading.Event, last_words: Callable[[], object]
+    processes: int, followers: list[subprocess.Popen[bytes]], on_loss: Callable[[], object], over: threading.Event
 ) -> Company:
     """Start the other processes on this machine and gather with them; they are added to `followers` at once."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the machine's own name need not resolve
@@ -159,20 +178,27 @@ def _start(
         command = [sys.executable, "-P", "-m", "gpt_model.worker", ".", "--follow"]
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         followers.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | address | own))
-    threading.Thread(target=_watch, args=(followers, over, last_words), daemon=True).start()
+    threading.Thread(target=_watch, args=(followers, on_loss, over), daemon=True).start()
     shared = PrefixStore("default_pg", store)  # where the others look, who find it through their environment
     distributed.init_process_group(_backend(), store=shared, rank=0, world_size=processes, timeout=_PATIENCE)
-    return Company(0, processes, 0, processes)
+    company = Company(0, processes, 0, processes)
+    _keep_vigil(company, "127.0.0.1", store.port, on_loss, over)
+    return company
 
 
-def _watch(followers: list[subprocess.Popen[bytes]], over: threading.Event, last_words: Callable[[], object]) -> None:
+def _keep_vigil(company: Company, host: str, port: int, on_loss: Callable[[], object], over: threading.Event) -> None:
+    """Have rank 0 watch over the others, and them over it: when it ends, all do."""
+    store = TCPStore(host, port, wait_for_workers=False, timeout=_GATHERING)
+    Vigil(store, company.rank, range(1, company.size) if company.rank == 0 else [0], on_loss, over)
+
+
+def _watch(followers: list[subprocess.Popen[bytes]], on_loss: Callable[[], object], over: threading.Event) -> None:
     """End this process when a follower is lost and the rest of it waits for that one for ever."""
     while all(follower.poll() is None for follower in followers):
         if over.wait(1.0):
             return
     if not over.wait(_NOTICE_SECONDS):
-        last_words()
-        os._exit(1)
+        on_loss()
 
 
 def _backend() -> str:

@@ -31,9 +31,9 @@ def describe_environment(
     device: torch.device,
     precision: torch.dtype | None,
     data: str,
-    processes: int = 1,
-    compiled: bool = False,
-    onednn: bool = False,
+    processes: int,
+    kernels: Mapping[str, str],
+    onednn: bool,
 ) -> dict[str, str]:
     """Return what must not change for the same numbers to come out, by names that a person knows.
 
@@ -42,7 +42,7 @@ def describe_environment(
         precision: In which matrix products are computed; None is float32.
         data: Checksum of the tokens; empty if nobody knows it.
         processes: How many share a batch.
-        compiled: Whether attention, GELU and dropout are computed by compiled code, on a CPU.
+        kernels: What attention, GELU and dropout are computed by on a CPU, as kernels.describe_kernels tells it.
         onednn: Whether float32 products are oneDNN's, on a CPU.
     """
     told = {
@@ -54,8 +54,7 @@ def describe_environment(
     if device.type == "cpu":
         told |= {
             "threads": str(torch.get_num_threads()), "processor": torch.backends.cpu.get_cpu_capability(),
-            "kernels": "compiled" if compiled else "torch", "products": "oneDNN" if onednn else "torch",
-            "CPU": processor(),
+            "products": "oneDNN" if onednn else "torch", "CPU": processor(), **kernels,
         }  # fmt: skip
     return told | ({"data": data} if data else {})
 

@@ -1,7 +1,11 @@
 """How a model that trains or scores computes on a CPU: by compiled code and the faster library, or as torch does."""
 
 import functools
+import hashlib
 import os
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from gpt_model.model import GPT, MLP, CausalSelfAttention, Dropout, Linear
 from gpt_model.product_rates import product_rates
@@ -58,6 +62,39 @@ def compile_kernels(model: GPT) -> bool:
         else:
             each.drop = dropout
     return True
+
+
+def describe_kernels(compiled: bool) -> dict[str, str]:
+    """Return by what a model's blocks are computed, in words that differ when other numbers may come out.
+
+    Compiled code is told by its sources, as in "compiled 3fa9c1": another version of it adds in another order.
+    """
+    if not compiled:
+        return {"kernels": "torch"}
+    compiler = f"numba {_version('numba')}, llvmlite {_version('llvmlite')}"
+    sources = _sources()
+    digest = hashlib.sha256("".join(sources[name] for name in sorted(sources)).encode()).hexdigest()
+    return {"kernels": f"compiled {digest[:6]}", "compiler": compiler}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # what it made before is in the cache
+        return "gone"
+
+
+@functools.cache
+def _sources() -> dict[str, str]:
+    """Return by name the sources of the compiled code that training uses, and of all that they import there."""
+    directory = Path(__file__).parent / "compiled"
+    sources: dict[str, str] = {}
+    missing = {"training_attention", "attention_rows", "gelu", "gelu_rows", "dropout", "dropout_rows"}
+    while missing:
+        sources |= {name: (directory / f"{name}.py").read_text(encoding="utf-8") for name in missing}
+        found = re.findall(r"from gpt_model\.compiled(?:\.| import )(\w+)", "\n".join(sources.values()))
+        missing = set(found) - sources.keys()
+    return sources
 
 
 @functools.cache

@@ -64,12 +64,17 @@ class Mailbox:
     def send(self, command: str, arguments: Mapping[str, Any]) -> str:
         """Leave a command and return its id."""
         self._directory.mkdir(exist_ok=True)
-        command_id = f"{time.time_ns():020d}-{os.urandom(3).hex()}"
+        command_id = f"{max(time.time_ns(), self._newest() + 1):020d}-{os.urandom(3).hex()}"
         write_atomically(
             self._directory / f"{command_id}.json",
             json.dumps({"command": command, "arguments": dict(arguments), "time": time.time()}),
         )
         return command_id
+
+    def _newest(self) -> int:
+        """Return the time in the newest id, which is later than now when the clock has been set back since."""
+        times = (entry.name.partition("-")[0] for entry in os.scandir(self._directory))
+        return max((int(each) for each in times if len(each) == 20 and each.isdecimal()), default=0)
 
     def pending(self) -> list[Command]:
         """Return the commands that have no answer yet, oldest first."""

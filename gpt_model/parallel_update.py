@@ -17,6 +17,7 @@ from gpt_model.distributed import Company, together
 from gpt_model.errors import ConfigError, RunError
 from gpt_model.gradient_sum import GradientSum
 from gpt_model.model import GPT
+from gpt_model.precision import autocast_dtype
 from gpt_model.update import Reading, Updater, is_out_of_memory
 
 _TRIAL_STEPS = 3
@@ -45,7 +46,11 @@ class ParallelUpdater(Updater):
         self._leads = company.rank == 0
         self._attempts = 0
         if self._leads:
-            company.tell("build", model.config, dataclasses.replace(train, ema_decay=0.0), self.is_sharded)
+            # By its own processor: hosts of different ones are to compute alike.
+            dtype = autocast_dtype(train.precision, model.device, model.config.n_embd)
+            precision: Any = "float32" if dtype is None else "bfloat16"
+            told = dataclasses.replace(train, ema_decay=0.0, precision=precision)
+            company.tell("build", model.config, told, self.is_sharded)
         share_weights(model)
         super().__init__(self._own(model), train)
         largest = -(-train.batch_size // company.size)

@@ -21,7 +21,7 @@ from gpt_model.edits import Edit, find_edits
 from gpt_model.errors import ConfigError
 from gpt_model.exactness import describe_environment, judge
 from gpt_model.initialisation import zero_residual_projections
-from gpt_model.kernels import choose_products, compile_kernels
+from gpt_model.kernels import choose_products, compile_kernels, describe_kernels
 from gpt_model.lora import adapt, restore_adapters
 from gpt_model.model import GPT
 from gpt_model.precision import autocast_dtype
@@ -82,9 +82,8 @@ def prepare(run: Run, recorder: Recorder, on_progress: Progress, company: Compan
     edits = [edit for edit in find_edits(run.read_events(since)[0]) if edit.step >= step]
     precision = autocast_dtype(settings.precision, device, model.config.n_embd)
     on_progress("preparing the kernels", 0.0)  # the first time on a machine they are compiled
-    where = describe_environment(
-        device, precision, shards.checksum, company.size, compile_kernels(model), choose_products(model)
-    )
+    kernels = describe_kernels(compile_kernels(model))
+    where = describe_environment(device, precision, shards.checksum, company.size, kernels, choose_products(model))
     _tell_beginning(run, recorder, model, shards, where, state, edits)
     return Prepared(model, shards, shelf, state, where, edits)
 

@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import os
 
-_SPIN = "5000"
+_SPIN_VARIABLE, _SPIN = "GOMP_SPINCOUNT", "5000"
 _OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 """glibc's numbers for what `mallopt` sets, in its malloc.h."""
@@ -21,7 +21,12 @@ def computing_environment() -> dict[str, str]:
     it for everybody, must not make a process that is launched here wait for others.
     """
     own = {name: value for name, value in os.environ.items() if name not in _OF_TORCHRUN}
-    return {"GOMP_SPINCOUNT": _SPIN} | own
+    return {_SPIN_VARIABLE: _SPIN} | own
+
+
+def spin_briefly() -> None:
+    """Tell this process's OpenMP the same, where whoever started it did not, as torchrun: before torch is imported."""
+    os.environ.setdefault(_SPIN_VARIABLE, _SPIN)
 
 
 def keep_freed_memory() -> None:

@@ -107,9 +107,10 @@ def _prepare(
         tokenizer = own
     found = documents()
     if isinstance(tokenizer, str):
-        on_progress(f"building the tokenizer {tokenizer}", 0.0)
+        building = f"building the tokenizer {tokenizer}"
+        on_progress(building, 0.0)
         training = (part.text for part in split.parts(found) if not part.is_validation)
-        tokenizer = build_tokenizer(tokenizer, lambda: read_texts(training))
+        tokenizer = build_tokenizer(tokenizer, lambda: read_texts(training), lambda share: on_progress(building, share))
     return _open(directory, _write(directory, found, tokenizer, split, on_progress), tokenizer)
 
 
@@ -125,6 +126,19 @@ def open_shards(directory: Path) -> Shards:
     if _sizes_differ(directory, header):
         raise DataError(f"The token shards in {directory} are damaged; resuming the run makes them again.")
     return _open(directory, header, tokenizer)
+
+
+def require_whole(directory: Path) -> None:
+    """Refuse shards that are not as they were written, without making them again.
+
+    Raises:
+        DataError: there are none, or they are damaged.
+    """
+    open_shards(directory)
+    header = _read_header(directory)
+    damage = _damage(directory, header, lambda what, share: None) if header else None
+    if damage:
+        raise DataError(f"{damage} Resuming the run makes it again, if the texts are unchanged.")
 
 
 def _read_header(directory: Path) -> _Header | None:

@@ -131,10 +131,15 @@ class StreamDecoder:
         return self._decode(b"", True)
 
 
-def build_tokenizer(spec: str, texts: Callable[[], Iterable[str]] | None = None) -> Tokenizer:
+def build_tokenizer(
+    spec: str,
+    texts: Callable[[], Iterable[str]] | None = None,
+    on_progress: Callable[[float], None] = lambda share: None,
+) -> Tokenizer:
     """Return the tokenizer of a spec: `gpt2`, `bytes`, or `bpe:N`, which is trained on `texts()`.
 
-    A corpus too small for N tokens gives a smaller vocabulary.
+    A corpus too small for N tokens gives a smaller vocabulary. `on_progress` is told again and again which share of
+    the merges is learned; whatever it raises ends the training.
 
     Raises:
         TokenizerError: the spec is unknown, N is too small or too large, or there is no corpus to train on.
@@ -146,7 +151,7 @@ def build_tokenizer(spec: str, texts: Callable[[], Iterable[str]] | None = None)
     if (size := bpe_size(spec)) is not None:
         if texts is None:
             raise TokenizerError(f"The tokenizer '{spec}' is trained on a corpus, and there is none here.")
-        return Tokenizer(learn_ranks(texts(), size - 1))
+        return Tokenizer(learn_ranks(texts(), size - 1, on_progress))
     raise TokenizerError(f"There is no tokenizer '{spec}'. Known: gpt2, bytes, bpe:N (such as bpe:1024).")
 
 

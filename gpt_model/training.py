@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from gpt_model.batches import Batches, evaluation_batches
@@ -43,6 +44,7 @@ def train(run: Run, recorder: Recorder, control: Control, processes: int | None 
     def on_progress(what: str, share: float) -> None:
         if control.leaving:
             raise _Left
+        control.refuse_waiting(f"The run is not training yet ({what}). Send the command again when it is.")
         recorder.status(phase=f"{what}, {share:.0%}" if share > 0 else what)
 
     def on_loss() -> None:
@@ -56,7 +58,7 @@ def train(run: Run, recorder: Recorder, control: Control, processes: int | None 
                 prepared = prepare(run, recorder, on_progress, company)
                 training = _Training(run, recorder, control, prepared, company)
             except _Left:
-                _stop(recorder, control, "Stopped before the first step.")
+                _stop(recorder, control, "Stopped before the first step.", control.take_stop())
                 return
             try:
                 training.run_to_end()
@@ -77,7 +79,9 @@ class _Training:
         state = prepared.state or {}
         self._run, self._recorder, self._control = run, recorder, control
         self._shelf, self._model, self._tokenizer = prepared.shelf, prepared.model, prepared.shards.tokenizer
-        self.settings = from_table(TrainConfig, state["settings"]) if state else run.config.train
+        self.settings = run.config.train
+        if state:  # but threads, which are the machine's
+            self.settings = replace(from_table(TrainConfig, state["settings"]), threads=self.settings.threads)
         self._progress = Progress.from_state(state["progress"]) if state else Progress()
         self._watch = LossWatch(state.get("watch"))
         self._environment = prepared.environment

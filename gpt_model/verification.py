@@ -4,11 +4,13 @@ The replay is a run of its own in a temporary directory, which borrows the token
 of the verified run is written to, but its lock is held meanwhile.
 """
 
+import dataclasses
 import json
+import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from gpt_model.mailbox import Acknowledgement, Command
 from gpt_model.recorder import Recorder
 from gpt_model.run_lock import RunLock
 from gpt_model.runs import Run, SavedCheckpoint
+from gpt_model.shards import require_whole
 from gpt_model.training import train
 
 _UNDISTURBED = {"eval_interval": 0, "checkpoint_interval": 0, "checkpoint_minutes": 0.0, "sample_interval": 0}
@@ -63,17 +66,21 @@ def verify(run: Run, from_step: int | None = None, on_step: OnStep = lambda step
     Raises:
         RunError: a worker is running it, or it has no two checkpoints.
         CheckpointError: one of them is damaged.
+        DataError: the tokens are.
     """
     with RunLock.take(run.directory):
         first, last = _choose(run, from_step)
+        require_whole(run.directory / "data")  # the replay itself would make them again
+        expected = load_training_state(last.path)
+        processes, threads = _as_it_was(run, expected["environment"])
         with tempfile.TemporaryDirectory(prefix="gpt-tui-verify-") as directory:
-            replay = _borrow(run, first, Path(directory) / "replay")
+            replay = _borrow(run, first, Path(directory) / "replay", threads)
             with RunLock.take(replay.directory), Recorder(replay) as recorder:
-                train(replay, recorder, _Until(replay, recorder, last.step, on_step))
+                train(replay, recorder, _Until(replay, recorder, last.step, on_step), processes)
             if replay.status().step != last.step:
                 raise RunError(f"The replay ended at step {replay.status().step:,}: {replay.status().message}")
             again = replay.checkpoint_path("last")
-            expected, found = load_training_state(last.path), load_training_state(again)
+            found = load_training_state(again)
             same = all(_equal(expected[name], found[name]) for name in ("updater", "adapters"))
             exactness = judge(expected["environment"], found["environment"])
             return Verification(first.step, last.step, exactness, _sealed(last.path), _sealed(again), same)
@@ -116,7 +123,21 @@ def _choose(run: Run, from_step: int | None) -> tuple[SavedCheckpoint, SavedChec
     return saved[at], saved[at + 1]
 
 
-def _borrow(run: Run, first: SavedCheckpoint, directory: Path) -> Run:
+def _as_it_was(run: Run, environment: Mapping[str, str]) -> tuple[int, int]:
+    """Return how many processes, and threads in each, made the steps up to a checkpoint, as far as there is room here.
+
+    Where there is not, they are the run's own, and the verdict tells the difference.
+    """
+    train = run.config.train
+    processes, threads = (int(environment.get(name, "0")) for name in ("processes", "threads"))
+    gpus = environment["device"] != "cpu" and torch.cuda.is_available()
+    room = torch.cuda.device_count() if gpus else os.cpu_count() or 1
+    if processes * max(threads, 1) > room:
+        return train.processes, train.threads
+    return processes or train.processes, threads or train.threads
+
+
+def _borrow(run: Run, first: SavedCheckpoint, directory: Path, threads: int) -> Run:
     """Return a run that stands at a checkpoint of another, with the edits that followed still to be made."""
     for name in ("checkpoints", "commands", "data"):
         (directory / name).mkdir(parents=True)
@@ -133,7 +154,9 @@ def _borrow(run: Run, first: SavedCheckpoint, directory: Path) -> Run:
     # At the first step, so that an edit of the run's own, which is later, stands.
     writer.append({"time": time.time(), "step": first.step, "kind": "edit", "settings": _UNDISTURBED})
     writer.close()
-    return Run.at(directory)
+    replay = Run.at(directory)
+    train = dataclasses.replace(replay.config.train, threads=threads)
+    return dataclasses.replace(replay, config=dataclasses.replace(replay.config, train=train))
 
 
 def _sealed(checkpoint: Path) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gpt_model.control import Control
 from gpt_model.errors import GptError
-from gpt_model.processes import keep_freed_memory
+from gpt_model.processes import keep_freed_memory, spin_briefly
 from gpt_model.recorder import Recorder
 from gpt_model.run_lock import RunLock
 from gpt_model.runs import Run
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--nproc", type=int, metavar="N", help="processes on this machine; the run's own if not given")
     parser.add_argument("--follow", action="store_true", help="end when standard input does: its writer is rank 0")
     options = parser.parse_args(arguments)
+    spin_briefly()
     if int(os.environ.get("RANK", "0")) > 0:
         return _follow(options.follow)
     try:
@@ -78,14 +79,21 @@ def _follow(leader_writes: bool) -> int:
     """Take part in a run that another process trains: it alone is to be told to stop, and then tells this one."""
     keep_freed_memory()
     if leader_writes:  # nothing, ever: its end of the pipe is closed when it dies, also before there is a connection
-        threading.Thread(target=lambda: (sys.stdin.buffer.read(), os._exit(1)), daemon=True).start()
+        # By the system's own call: a thread within sys.stdin has its lock, which the interpreter wants at its end.
+        threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    from gpt_model.distributed import join
+    from gpt_model.distributed import LOST, join
     from gpt_model.following import follow
 
+    def leave() -> None:
+        print(LOST, file=sys.stderr, flush=True)
+        os._exit(1)
+
+    over = threading.Event()
     try:
-        follow(join())
+        follow(join(leave, over))
+        over.set()
         return 0
     except GptError as error:
         print(error, file=sys.stderr)

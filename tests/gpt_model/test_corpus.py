@@ -30,6 +30,17 @@ def test_a_directory_stands_for_its_text_files_and_a_glob_for_what_it_matches(tm
     assert list(read_texts(find_documents(twice))) == ["b.txt"]
 
 
+def test_brackets_in_the_name_of_a_directory_mean_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "d[1]" / "deep").mkdir(parents=True)
+    for name in ("d[1]/a.txt", "d[1]/deep/b.txt", "c1.txt", "c2.txt"):
+        (tmp_path / name).write_text(name)
+    for beginning in ("", f"{tmp_path}/"):
+        assert list(read_texts(find_documents([f"{beginning}d[1]/*.txt"]))) == ["d[1]/a.txt"]
+        assert list(read_texts(find_documents([f"{beginning}d[1]/**/b.*"]))) == ["d[1]/deep/b.txt"]
+        assert list(read_texts(find_documents([f"{beginning}c[1].txt"]))) == ["c1.txt"]
+
+
 @pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 7, 100, 1 << 20])
 def test_chunks_join_to_the_text(tmp_path: Path, sentences: Callable[[int], str], chunk_bytes: int) -> None:
     text = sentences(20)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from run_facts import kinds, weights_hash
 
+from gpt_model import parallel_update
 from gpt_model.architectures import build_model
 from gpt_model.config import ModelConfig, TrainConfig
 from gpt_model.distributed import Company
@@ -71,6 +72,7 @@ def test_two_processes_with_half_the_batch_follow_one_with_the_whole(
     assert (together[:, 2] / alone[:, 2] - 1).abs().max() < 1e-2
     assert status.best_val_loss == pytest.approx(one.status().best_val_loss or 0, rel=1e-4)
     assert "in each of 2 processes" in two.read_events()[0][0]["message"]
+    assert "Fatal" not in (two.directory / "log.txt").read_text()
 
 
 @pytest.mark.parametrize(
@@ -136,3 +138,29 @@ def test_what_several_processes_cannot_have_is_refused(settings: dict[str, Any],
     model = build_model(ModelConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=9))
     with pytest.raises(ConfigError, match=f"^{sentence}"):
         build_updater(model, TrainConfig(**TWO | settings), Company(rank=0, size=2))
+
+
+def test_threads_are_shared_once_however_often_a_run_goes_back() -> None:
+    before = torch.get_num_threads()
+    company = Company(local_size=2, machine_threads=4)
+    try:
+        for _ in range(3):
+            company.share_threads(0)
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_all_compute_in_the_precision_that_pays_for_rank_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Told(Exception):
+        pass
+
+    class Alone(Company):
+        def tell(self, what: str, *arguments: Any) -> None:
+            raise Told(arguments[1].precision)
+
+    model = build_model(ModelConfig(n_layer=1, n_head=1, n_embd=8, block_size=4, vocab_size=9))
+    for dtype, name in ((torch.bfloat16, "bfloat16"), (None, "float32")):
+        monkeypatch.setattr(parallel_update, "autocast_dtype", lambda *about, dtype=dtype: dtype)
+        with pytest.raises(Told, match=name):
+            build_updater(model, TrainConfig(**TWO), Alone(rank=0, size=2))

@@ -1,5 +1,6 @@
 """Whoever trains on a CPU uses compiled code, where it is to be had."""
 
+import re
 import subprocess
 import sys
 
@@ -69,3 +70,15 @@ def test_once_compiled_it_needs_no_numba() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_compiled_code_is_told_by_its_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = kernels.describe_kernels(compiled=True)
+    assert re.fullmatch("compiled [0-9a-f]{6}", before["kernels"])
+    assert re.fullmatch(r"numba [\d.]+, llvmlite [\d.]+", before["compiler"])
+    sources = kernels._sources()
+    assert {"attention_rows", "gelu_rows", "dropout_rows", "simd", "float_tile", "layout"} <= sources.keys()
+    assert not {"decode_step", "draw_row"} & sources.keys()
+    monkeypatch.setattr(kernels, "_sources", lambda: sources | {"simd": "another"})
+    assert kernels.describe_kernels(compiled=True)["kernels"] != before["kernels"]
+    assert kernels.describe_kernels(compiled=False) == {"kernels": "torch"}

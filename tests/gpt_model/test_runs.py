@@ -297,6 +297,16 @@ def test_a_command_is_answered_once_and_read_in_order(make_run: MakeRun) -> None
     assert not answer.ok
 
 
+def test_commands_keep_their_order_when_the_clock_is_set_back(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mailbox = Mailbox(make_run().directory)
+    for now, command in ((3_000, "pause"), (1_000, "set"), (2_000, "resume")):
+        monkeypatch.setattr("time.time_ns", lambda now=now: now)
+        mailbox.send(command, {})
+    assert [command.name for command in mailbox.pending()] == ["pause", "set", "resume"]
+
+
 def test_a_removed_run_is_gone(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("one").remove()
     assert list((tmp_path / "runs").iterdir()) == []

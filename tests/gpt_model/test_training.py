@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -129,6 +130,33 @@ def test_pause_waits_obeys_and_goes_on(
     assert [answer.message for answer in answers if answer] == [
         "Done at step 3.", "Done at step 3.", "Done at step 3.", "Paused already, at step 3.", "Done at step 3.",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("phase", ["encoding the text", "building the tokenizer bpe:300"])
+def test_while_the_text_is_prepared_a_stop_is_obeyed_and_answered_and_a_pause_refused(
+    make_run: MakeRun, train_here: TrainHere, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    monkeypatch.setattr("gpt_model.control.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("gpt_model.control._PATIENCE_SECONDS", -1.0)
+    run = make_run(tokenizer="bpe:300")
+    commands = iter(["pause", "stop"])
+    sent: list[str] = []
+    tell = training.Recorder.status
+
+    def tell_and_send(self: training.Recorder, **changes: Any) -> None:
+        tell(self, **changes)
+        if changes.get("phase", "").startswith(phase) and (command := next(commands, None)):
+            sent.append(run.send(command))
+
+    monkeypatch.setattr(training.Recorder, "status", tell_and_send)
+    if phase.startswith("encoding"):
+        monkeypatch.setattr("gpt_model.encoding.PIECE_BYTES", 200)
+    assert train_here(run).state == "stopped"
+    answers = [run.acknowledgement(command) for command in sent]
+    assert [(answer.ok, answer.message) for answer in answers if answer] == [
+        (False, f"The run is not training yet ({phase}). Send the command again when it is."),
+        (True, "Stopped before the first step."),
+    ]
 
 
 def test_commands_left_for_a_dead_worker_are_not_obeyed_by_the_next(make_run: MakeRun, train_here: TrainHere) -> None:

@@ -9,10 +9,10 @@ import torch
 from interference import send_at
 
 from gpt_model.checkpoint import load_model_and_tokenizer, load_training_state, save_checkpoint
-from gpt_model.errors import RunError
+from gpt_model.errors import DataError, RunError
 from gpt_model.run_lock import RunLock
 from gpt_model.runs import Run, Status
-from gpt_model.verification import verify
+from gpt_model.verification import _as_it_was, verify
 
 pytest_plugins = ["tiny_runs"]
 
@@ -74,15 +74,42 @@ def test_weights_that_were_not_trained_so_are_found_out(make_run: MakeRun, train
     assert found.same_state
 
 
-def test_another_number_of_threads_is_told(make_run: MakeRun, train_here: TrainHere) -> None:
-    run = make_run(**SAVING)
-    train_here(run)
-    text = (run.directory / "config.toml").read_text()
-    (run.directory / "config.toml").write_text(text.replace("threads = 1", "threads = 2"))
+def test_threads_are_as_many_as_they_were_and_others_are_told(
+    make_run: MakeRun, train_here: TrainHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(**SAVING | {"threads": 2})
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
     try:
-        assert str(verify(Run.at(run.directory)).exactness) == "APPROXIMATE: threads 1→2"
+        train_here(run)
+        text = (run.directory / "config.toml").read_text()
+        (run.directory / "config.toml").write_text(text.replace("threads = 2", "threads = 1"))
+        run = Run.at(run.directory)
+        assert str(verify(run).exactness) == "EXACT"
+        monkeypatch.setattr("os.cpu_count", lambda: 1)
+        assert str(verify(run).exactness) == "APPROXIMATE: threads 2→1"
     finally:
         torch.set_num_threads(1)
+
+
+def test_as_many_processes_as_it_was_make_the_steps_again(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run()
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert _as_it_was(run, {"device": "cpu", "processes": "4", "threads": "2"}) == (4, 2)
+    assert _as_it_was(run, {"device": "cpu", "processes": "4", "threads": "3"}) == (1, 1)
+    assert _as_it_was(run, {"device": "cpu"}) == (1, 1)  # an older checkpoint does not tell
+
+
+def test_damaged_tokens_are_told_and_left_as_they_are(make_run: MakeRun, train_here: TrainHere) -> None:
+    run = make_run(**SAVING)
+    train_here(run)
+    file = run.directory / "data" / "train.bin"
+    data = bytearray(file.read_bytes())
+    data[10] ^= 1
+    file.write_bytes(data)
+    before = files_of(run)
+    with pytest.raises(DataError, match=r"/tiny/data/train.bin is damaged: .* Resuming the run makes it again"):
+        verify(run)
+    assert files_of(run) == before
 
 
 def test_what_cannot_be_verified_is_refused(make_run: MakeRun, train_here: TrainHere) -> None:

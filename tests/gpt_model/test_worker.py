@@ -11,6 +11,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from gpt_model import worker
 from gpt_model.errors import RunError
 from gpt_model.run_lock import RunLock
 from gpt_model.runs import Run, Status
@@ -119,6 +120,34 @@ def test_a_second_signal_leaves_at_once(make_run: MakeRun, launch: Launch, wait_
     assert status.state == "stopped"
     assert "without saving" in status.message
     assert run.checkpoints() == []
+
+
+def test_a_second_signal_ends_a_main_thread_that_never_comes_back(make_run: MakeRun) -> None:
+    code = (
+        "import hashlib, os, signal, sys, threading, time\n"
+        "from pathlib import Path\n"
+        "from gpt_model.control import Control\n"
+        "from gpt_model.runs import Run\n"
+        "def ask():\n"
+        "    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):\n"
+        "        time.sleep(0.2), os.kill(os.getpid(), number)\n"
+        "control = Control(Run.at(Path(sys.argv[1])))\n"
+        "with control.signals(lambda: print('last words', flush=True)):\n"
+        "    threading.Thread(target=ask).start()\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2_000_000_000)\n"  # like a collective whose other end is gone
+    )
+    command = [sys.executable, "-c", code, str(make_run().directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout) == (128 + signal.SIGINT, "last words\n")
+
+
+def test_openmp_is_set_up_whoever_starts_a_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, wanted in ((None, "5000"), ("7", "7")):
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+        if given:
+            monkeypatch.setenv("GOMP_SPINCOUNT", given)
+        assert worker.main([str(tmp_path)]) == 2
+        assert os.environ["GOMP_SPINCOUNT"] == wanted
 
 
 def test_a_run_that_fails_says_so_in_its_status(make_run: MakeRun, wait_until: WaitUntil) -> None:
