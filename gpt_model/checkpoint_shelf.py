@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,12 @@ _ASIDE = "left-"
 class CheckpointShelf:
     """The checkpoints/ directory of a run, for whoever holds its lock."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, on_trouble: Callable[[str], object] = lambda message: None) -> None:
         self._run = run
         self._directory = run.directory / "checkpoints"
+        self._on_trouble = on_trouble
+        """Is told, once, when `last` or `best` cannot be made: they are for people, and no checkpoint needs them."""
+        self._troubled = False
 
     def sweep(self) -> None:
         """Delete what a worker that was killed left half written or half deleted."""
@@ -34,20 +37,14 @@ class CheckpointShelf:
                 shutil.rmtree(path, ignore_errors=True)
 
     def save(self, step: int, model: GPT, tokenizer: Tokenizer, state: Mapping[str, Any]) -> None:
-        """Commit the checkpoint of a step and make it the last one.
+        """Commit the checkpoint of a step.
 
         Raises:
             CheckpointError: the disk refuses; earlier checkpoints are untouched.
         """
-        path = self._directory / f"step-{step:08d}"
-        save_checkpoint(path, model, tokenizer, state)
-        self._link("last", path)
+        save_checkpoint(self._directory / f"step-{step:08d}", model, tokenizer, state)
 
-    def mark_best(self, step: int) -> None:
-        """Make the checkpoint of a step the best one."""
-        self._link("best", self._directory / f"step-{step:08d}")
-
-    def prune(self, keep: int) -> None:
+    def prune(self, keep: int, best_step: int | None) -> None:
         """Delete all but the newest `keep` checkpoints and the best one, and what was set aside; 0 keeps all.
 
         What was set aside stays until training has come as far again.
@@ -56,7 +53,7 @@ class CheckpointShelf:
             return
         saved = self._run.checkpoints()
         for each in saved[:-keep]:
-            if not each.is_best:
+            if not each.is_best and each.step != best_step:
                 self._delete(each.path)
         for path in self._directory.glob(f"{_ASIDE}*"):
             step = path.name.removeprefix(_ASIDE).partition("-")[0]
@@ -72,19 +69,27 @@ class CheckpointShelf:
             if saved.step > step:
                 with contextlib.suppress(OSError):
                     saved.path.rename(saved.path.with_name(f"{_ASIDE}{saved.step:08d}-{time.time_ns()}"))
-        self.repair_links(None)
+        self.link(None)
 
-    def repair_links(self, best_step: int | None) -> None:
+    def link(self, best_step: int | None) -> None:
         """Have `last` name the newest checkpoint, and `best` that of `best_step`, or none that is gone."""
-        saved = self._run.checkpoints()
-        if saved:
-            self._link("last", saved[-1].path)
-        if any(each.step == best_step and not each.is_best for each in saved):
-            self.mark_best(best_step or 0)
-        for name in ("best", "last"):
-            link = self._directory / name
-            if link.is_symlink() and not link.exists():
-                link.unlink(missing_ok=True)
+        saved = {each.step: each.path for each in self._run.checkpoints()}
+        try:
+            if saved:
+                self._link("last", saved[max(saved)], saved.values())
+            if best_step in saved:
+                self._link("best", saved[best_step], saved.values())
+            for name in ("best", "last"):
+                link = self._directory / name
+                if link.is_symlink() and not link.exists():
+                    link.unlink(missing_ok=True)
+        except OSError as error:
+            if not self._troubled:
+                self._troubled = True
+                self._on_trouble(
+                    f"The links last and best in {self._directory} cannot be made: {error.strerror or error}. "
+                    "The checkpoints are kept and found without them."
+                )
 
     def _delete(self, path: Path) -> None:
         # Renamed first: a deletion that is cut short leaves no checkpoint that only looks whole.
@@ -120,8 +125,21 @@ class CheckpointShelf:
             )
         return None
 
-    def _link(self, name: str, target: Path) -> None:
-        fresh = self._directory / f".{name}-{os.getpid()}"
+    def _link(self, name: str, target: Path, saved: Collection[Path]) -> None:
+        link, fresh = self._directory / name, self._directory / f".{name}-{os.getpid()}"
+        if link.is_symlink() and link.readlink() == Path(target.name):
+            return
+        if not link.is_symlink() and link.is_dir():
+            seal = _seal_of(link)  # of a copy that has followed the link: a whole checkpoint, which stands here twice
+            if seal and any(seal == _seal_of(each) for each in saved):
+                self._delete(link)
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(target.name)
-        fresh.replace(self._directory / name)
+        fresh.replace(link)
+
+
+def _seal_of(checkpoint: Path) -> bytes:
+    try:
+        return (checkpoint / MANIFEST).read_bytes()
+    except OSError:
+        return b""

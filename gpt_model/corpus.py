@@ -43,6 +43,8 @@ class Document:
     """None for the corpus that comes with Python."""
     start: int
     end: int
+    own_path: Path | None = None
+    """Where it lies in its run's directory, for a text that is the run's own."""
 
     @property
     def size(self) -> int:
@@ -124,10 +126,11 @@ class Document:
         )
 
 
-def find_documents(files: Sequence[str]) -> list[Document]:
+def find_documents(files: Sequence[str], home: Path | None = None) -> list[Document]:
     """Return the documents that files, directories (their text files, recursively) and globs stand for, in order.
 
-    No files means the corpus that comes with Python. A file that is named twice is read once.
+    No files means the corpus that comes with Python. A file that is named twice is read once. Those in the directory
+    `home` are marked as a run's own.
 
     Raises:
         DataError: something is missing, empty, or holds no text file.
@@ -139,7 +142,10 @@ def find_documents(files: Sequence[str]) -> list[Document]:
         try:
             for path in _expand(name):
                 if path.resolve() not in found:
-                    found[path.resolve()] = _document(path)
+                    document = _document(path)
+                    if home and path.is_relative_to(home):
+                        document = replace(document, own_path=path.relative_to(home))
+                    found[path.resolve()] = document
         except (OSError, RuntimeError) as error:  # somebody else's directory, a name too long, links in a circle
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise DataError(f"{name} cannot be read: {str(reason).rstrip('.')}.") from error

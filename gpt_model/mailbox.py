@@ -80,7 +80,7 @@ class Mailbox:
         """Return the commands that have no answer yet, oldest first."""
         try:
             names = {entry.name for entry in os.scandir(self._directory)}
-        except FileNotFoundError:
+        except OSError:  # not there yet, or not to be read just now: looked into again soon
             return []
         commands = []
         for name in sorted(names):
@@ -93,7 +93,8 @@ class Mailbox:
                 found = json.loads((self._directory / name).read_bytes())
                 commands.append(Command(command_id, str(found["command"]), dict(found.get("arguments", {}))))
             except (OSError, ValueError, KeyError, TypeError):
-                self.acknowledge(command_id, Acknowledgement(False, "The command's file cannot be read."))
+                with contextlib.suppress(OSError):  # a full disk: answered when there is room
+                    self.acknowledge(command_id, Acknowledgement(False, "The command's file cannot be read."))
         return commands
 
     def acknowledge(self, command_id: str, answer: Acknowledgement) -> None:

@@ -59,7 +59,7 @@ def prepare(run: Run, recorder: Recorder, on_progress: Progress, company: Compan
     device = company.own_device(choose_device(settings.device))
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
-    shelf = CheckpointShelf(run)
+    shelf = CheckpointShelf(run, lambda message: recorder.event("fail", message))
     shelf.sweep()
     torch.manual_seed(settings.seed)
     saved = shelf.load_newest(lambda message: recorder.event("fail", message))
@@ -77,7 +77,7 @@ def prepare(run: Run, recorder: Recorder, on_progress: Progress, company: Compan
             restore_adapters(model, state["adapters"])
     model = model.to(device).train()
     if state is not None:
-        shelf.repair_links(state["progress"]["best_step"])
+        shelf.link(state["progress"]["best_step"])
     step, since = (0, 0) if state is None else (int(state["progress"]["step"]), int(state["events"]))
     edits = [edit for edit in find_edits(run.read_events(since)[0]) if edit.step >= step]
     precision = autocast_dtype(settings.precision, device, model.config.n_embd)
@@ -131,7 +131,7 @@ def _prepare_data(
     """
     split = Split(run.config.train.val_split, run.config.train.val_fraction)
     return prepare_shards(
-        run.directory / "data", lambda: find_documents(run.texts), tokenizer, split, on_progress,
+        run.directory / "data", lambda: find_documents(run.texts, run.directory), tokenizer, split, on_progress,
         lambda message: recorder.event("fail", message), expected,
     )  # fmt: skip
 

@@ -4,14 +4,15 @@ A disk that is full or gone must not end the training: what cannot be written no
 again, and said once in log.txt.
 """
 
+import contextlib
 import dataclasses
-import sys
 import time
 from collections import deque
 from types import TracebackType
 from typing import Any
 
-from gpt_model.journal import Journal
+from gpt_model.journal import Journal, sweep_temporaries
+from gpt_model.narration import say
 from gpt_model.runs import Run
 
 STATUS_SECONDS = 1.0
@@ -29,6 +30,8 @@ class Recorder:
         self._waiting: dict[str, deque[dict[str, Any]]] = {}
         self._written_at = 0.0
         self._complained = False
+        with contextlib.suppress(OSError):
+            sweep_temporaries(run.directory)
         self.current = dataclasses.replace(run.status(), message="")
         """The status as it would be written now."""
 
@@ -123,4 +126,4 @@ class Recorder:
     def _complain(self, name: str, error: OSError) -> None:
         if not self._complained:
             self._complained = True
-            print(f"{name} cannot be written: {error}. Training goes on.", file=sys.stderr, flush=True)
+            say(f"{name} cannot be written: {error}. Training goes on.")

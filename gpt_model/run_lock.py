@@ -1,8 +1,10 @@
 """The lock of a run directory: one worker a run. The kernel frees it when its holder dies, however it dies."""
 
+import contextlib
 import fcntl
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from types import TracebackType
@@ -52,9 +54,11 @@ class RunLock:
         return cls(number)
 
     def sign(self, pid: int) -> None:
-        """Write into the lock file who holds it."""
-        os.ftruncate(self.number, 0)
-        os.pwrite(self.number, json.dumps({"pid": pid, "since": time.time()}).encode(), 0)
+        """Write into the lock file who holds it. The lock holds without that too, as on a full disk."""
+        owner = json.dumps({"pid": pid, "since": time.time(), "host": os.uname().nodename}).encode()
+        with contextlib.suppress(OSError):
+            os.pwrite(self.number, owner, 0)  # over what is there, which needs no room
+            os.ftruncate(self.number, len(owner))
 
     def close(self) -> None:
         """Let go of the lock; a process that inherited it keeps it."""
@@ -92,3 +96,15 @@ def read_owner(path: Path) -> str:
         return f"pid {owner['pid']} since {since}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
+
+
+def terminate_holder(path: Path) -> bool:
+    """Send TERM to the process that holds the lock; return whether that could be done: it must be on this machine."""
+    try:
+        owner = json.loads(path.read_bytes())
+        if not is_locked(path) or owner["host"] != os.uname().nodename:
+            return False
+        os.kill(int(owner["pid"]), signal.SIGTERM)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return True

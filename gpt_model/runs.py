@@ -29,7 +29,8 @@ from gpt_model.errors import GptError, RunError, did_you_mean
 from gpt_model.journal import read_records, write_atomically
 from gpt_model.mailbox import Acknowledgement, Mailbox, check_command
 from gpt_model.processes import computing_environment
-from gpt_model.run_lock import RunLock, is_locked, read_owner
+from gpt_model.run_birth import give_name, names_after, unfinished_directory
+from gpt_model.run_lock import RunLock, is_locked, read_owner, terminate_holder
 
 RunState = Literal["starting", "running", "paused", "finished", "stopped", "failed", "lost"]
 ALIVE: tuple[RunState, ...] = ("starting", "running", "paused")
@@ -37,7 +38,6 @@ ALIVE: tuple[RunState, ...] = ("starting", "running", "paused")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _STEP_DIRECTORY = re.compile(r"step-(\d+)")
-_GENERIC_STEMS = {"input", "data", "text", "train", "corpus", "all"}
 
 
 @dataclass(frozen=True)
@@ -107,17 +107,13 @@ class Run:
                 "beginning with a letter or a digit."
             )
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            directory = _make_directory(root, config, name)
-            (directory / "commands").mkdir()
-            (directory / "checkpoints").mkdir()
-            if text is not None:
-                text.rename(directory / config.files[0])
-            write_atomically(directory / "config.toml", config.to_toml())  # last: with it the directory is a run
-        except FileExistsError:
-            raise RunError(
-                f"There is a run named '{name}' already. Choose another name, or remove that run first."
-            ) from None
+            with unfinished_directory(root) as made:
+                (made / "commands").mkdir()
+                (made / "checkpoints").mkdir()
+                if text is not None:
+                    text.rename(made / config.files[0])
+                write_atomically(made / "config.toml", config.to_toml())
+                directory = give_name(made, names_after(config) if name is None else [name])
         except OSError as error:
             raise RunError(f"The run's directory cannot be created under {root}: {error.strerror or error}.") from error
         return cls(directory, config)
@@ -184,6 +180,8 @@ class Run:
         """Return the committed checkpoints, ascending by step."""
         folder = self.directory / "checkpoints"
         best = _link_target(folder / "best")
+        if best is None:  # a disk that has no links, or a copy that has followed them
+            best = f"step-{self._read_status().best_step or 0:08d}"
         found = []
         with contextlib.suppress(FileNotFoundError):
             for path in folder.iterdir():
@@ -262,7 +260,10 @@ class Run:
                 before, state="starting", phase="starting", message="", pid=None, started_at=now, updated_at=now,
                 max_steps=before.max_steps or self.config.train.max_steps, eta_seconds=None, tokens_per_second=None,
             )  # fmt: skip
-            self.write_status(starting)
+            try:
+                self.write_status(starting)
+            except OSError as error:
+                raise self._unwritable(error) from error
             # -P: a file of the user's that is called random.py must not end up inside the worker.
             command = [sys.executable, "-P", "-m", "gpt_model.worker", str(self.directory), "--lock", str(lock.number)]
             command += [f"--nproc={processes}"] if processes else []
@@ -273,7 +274,8 @@ class Run:
                         start_new_session=True, cwd=self.directory, env=computing_environment(),
                     )  # fmt: skip
             except OSError as error:
-                self.write_status(dataclasses.replace(starting, state="failed", message=f"No worker: {error}."))
+                with contextlib.suppress(OSError):
+                    self.write_status(dataclasses.replace(starting, state="failed", message=f"No worker: {error}."))
                 raise RunError(f"The worker of the run '{self.name}' cannot be started: {error}.") from error
             lock.sign(worker.pid)
         # Waited for in the background, so that a worker that ends before this process leaves no zombie.
@@ -282,8 +284,10 @@ class Run:
     def send(self, command: str, **arguments: Any) -> str:
         """Leave a command for the worker and return its id: pause, resume, stop, checkpoint, sample, set(name=value).
 
+        A `stop` that cannot be written down goes to the worker as the signal TERM; it has no id, and no answer.
+
         Raises:
-            RunError: there is no such command, or no worker to carry it out.
+            RunError: there is no such command, no worker to carry it out, or no room to write it down.
             ConfigError: `set` names something that cannot be set while a run is running, or a value it cannot have.
         """
         check_command(command, arguments, self.config.train)
@@ -291,7 +295,18 @@ class Run:
             raise RunError(
                 f"The run '{self.name}' is not running ({self.status().state}), so there is nobody to {command} it."
             )
-        return Mailbox(self.directory).send(command, arguments)
+        try:
+            return Mailbox(self.directory).send(command, arguments)
+        except OSError as error:
+            if command == "stop" and terminate_holder(self.directory / "lock"):
+                return ""
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> RunError:
+        return RunError(
+            f"Nothing can be written to {self.directory}: {error.strerror or error}. "
+            "Make room on that disk, or make it writable, and try again."
+        )
 
     def acknowledgement(self, command_id: str) -> Acknowledgement | None:
         """Return what the worker answered to a command; None when it has not yet."""
@@ -364,20 +379,3 @@ def _link_target(link: Path) -> str | None:
         return link.readlink().name
     except OSError:
         return None
-
-
-def _make_directory(root: Path, config: RunConfig, name: str | None) -> Path:
-    if name is not None:
-        (root / name).mkdir()
-        return root / name
-    first = Path(config.files[0]) if config.files else Path("python-docs")
-    stem = first.parent.name if first.stem.lower() in _GENERIC_STEMS and first.parent.name else first.stem
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:48] or "run"
-    number = 1
-    while True:
-        directory = root / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            directory.mkdir()
-            return directory
-        except FileExistsError:
-            number += 1

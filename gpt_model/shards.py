@@ -12,7 +12,7 @@ Knows no torch and no model.
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class _Header:
     dtype: str
     split: str
     sources: str
-    """A hash of the documents' paths, sizes and times of change."""
+    """A hash of the documents' paths, sizes and times of change, as `identify` makes it."""
     train_tokens: int
     val_tokens: int
     train_checksum: str
@@ -193,7 +193,9 @@ def _require_same_sources(header: _Header, documents: Callable[[], Sequence[Docu
     changed = header.schema == 1
     try:
         if not changed:
-            changed = identify(documents()) != header.sources
+            found = documents()
+            nobodys = [replace(document, own_path=None) for document in found]  # as all were for older versions
+            changed = header.sources not in (identify(found), identify(nobodys))
             why = "the texts have changed since it was made"
     except DataError as error:
         changed, why = True, str(error).rstrip(".")
@@ -207,12 +209,26 @@ def _require_same_sources(header: _Header, documents: Callable[[], Sequence[Docu
 def identify(documents: Sequence[Document]) -> str:
     """Return a hash of the documents' paths, sizes and times of change.
 
+    A run's own texts are known by their contents instead, and are the same where the run is copied or moved to.
+
     Raises:
         DataError: one of them is gone.
     """
     digest = hashlib.blake2b(digest_size=16)
     for document in documents:
-        digest.update(json.dumps([document.name, document.start, document.end, document.changed_at()]).encode())
+        name, change = (
+            (document.name, document.changed_at())
+            if document.own_path is None
+            else (str(document.own_path), _checksum(document))
+        )
+        digest.update(json.dumps([name, document.start, document.end, change]).encode())
+    return digest.hexdigest()
+
+
+def _checksum(document: Document) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for block in document.read(_READ_BYTES):
+        digest.update(block)
     return digest.hexdigest()
 
 

@@ -317,8 +317,7 @@ class _Training:
         self.settle()
         step = self.step
         if self._saved_at == step:
-            if self._progress.best_step == step:  # evaluated since then
-                self._shelf.mark_best(step)
+            self._shelf.link(self._progress.best_step)  # evaluated since then, perhaps
             return
         self._recorder.status(phase="saving")
         self._recorder.catch_up()  # with the checkpoint these steps count as told
@@ -336,11 +335,10 @@ class _Training:
             }
             self._shelf.save(step, merged(self._model), self._tokenizer, state)
         self._saved_at, self._saved_when = step, self._pace.elapsed
+        self._shelf.link(self._progress.best_step)
         is_best = self._progress.best_step == step
-        if is_best:
-            self._shelf.mark_best(step)
         self._recorder.event("checkpoint", f"Checkpoint saved at step {step:,}{' (best)' if is_best else ''}.")
-        self._shelf.prune(self.settings.keep_checkpoints)
+        self._shelf.prune(self.settings.keep_checkpoints, self._progress.best_step)
 
     def sample(self) -> None:
         """Write what the model makes of the sample prompt."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from gpt_model.control import Control
 from gpt_model.errors import GptError
+from gpt_model.narration import say
 from gpt_model.processes import keep_freed_memory, spin_briefly
 from gpt_model.recorder import Recorder
 from gpt_model.run_lock import RunLock
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = Run.at(options.run_directory)
         lock = RunLock.take(run.directory) if options.lock is None else RunLock.inherit(options.lock)
     except GptError as error:
-        print(error, file=sys.stderr)
+        say(error)
         return 2
     with lock:
         return _work(run, options.nproc, launched=options.lock is not None)
@@ -65,7 +66,7 @@ def _work(run: Run, processes: int | None, launched: bool) -> int:
             except BaseException as error:
                 # A bug, or a library that gives up: told like any failure, and kept whole in the log.
                 if not launched:
-                    traceback.print_exc()
+                    say(traceback.format_exc())
                 with contextlib.suppress(OSError), (run.directory / "log.txt").open("a", encoding="utf-8") as log:
                     log.write(traceback.format_exc())
                 told = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -87,7 +88,7 @@ def _follow(leader_writes: bool) -> int:
     from gpt_model.following import follow
 
     def leave() -> None:
-        print(LOST, file=sys.stderr, flush=True)
+        say(LOST)
         os._exit(1)
 
     over = threading.Event()
@@ -96,13 +97,13 @@ def _follow(leader_writes: bool) -> int:
         over.set()
         return 0
     except GptError as error:
-        print(error, file=sys.stderr)
+        say(error)
         return 1
 
 
 def _fail(recorder: Recorder, message: str) -> None:
-    print(message, file=sys.stderr, flush=True)  # first: who sees the state looks for the reason
     recorder.event("fail", message)
+    say(message)  # before the state: who sees that looks for the reason
     recorder.status(state="failed", phase="", message=message, eta_seconds=None)
 
 

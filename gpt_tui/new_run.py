@@ -98,10 +98,14 @@ def plan_run(
         train = dataclasses.replace(train, sequence_length=None)
     try:
         absolute = tuple(str(Path(file).expanduser().resolve()) for file in files)
+        for file in absolute:
+            _require_utf8_name(file)
         find_documents(absolute)  # missing and empty files are told now, not by a worker later
     except (OSError, RuntimeError) as error:  # somebody else's directory, a name too long, an unknown ~user
         raise DataError(f"The texts cannot be looked up: {str(error).rstrip('.')}.") from error
     path = checkpoint.path.resolve() if checkpoint else None  # what `last` links to now, not what it will link to
+    if path:
+        _require_utf8_name(str(path))
     config = RunConfig(
         model, train, absolute, spec, init=str(path) if path else None, parent=_parent_of(path) if path else None,
         preset=None if init else chosen,
@@ -123,6 +127,19 @@ def check_texts(config: RunConfig) -> None:
     """
     for document in find_documents(config.files):
         next(document.chunks(1 << 16), "")
+
+
+def _require_utf8_name(path: str) -> None:
+    """Refuse a name that a configuration, which is UTF-8, cannot hold.
+
+    Raises:
+        DataError: it is one.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="replace")
+        raise DataError(f"The name of {shown} is not UTF-8, and a run cannot note it. Rename it first.") from None
 
 
 def _shape_of(checkpoint: Path) -> ModelConfig:

@@ -222,6 +222,9 @@ def _command(run: Run, command: str, arguments: Mapping[str, Any] = types.Mappin
         RunError: there is no worker, it refused, or it died before it answered.
     """
     command_id = run.send(command, **arguments)
+    if not command_id:
+        _tell_terminated(run)
+        return
     while True:
         alive = run.is_locked()  # asked first: what a worker answers it answers while it is alive
         if answer := run.acknowledgement(command_id):
@@ -232,6 +235,19 @@ def _command(run: Run, command: str, arguments: Mapping[str, Any] = types.Mappin
     if not answer.ok:
         raise RunError(answer.message)
     click.echo(answer.message, err=True)
+
+
+def _tell_terminated(run: Run) -> None:
+    """Wait for a worker that was sent TERM, and tell how it ended.
+
+    Raises:
+        RunError: it could not save.
+    """
+    told = f"Nothing can be written to {run.directory}, so its worker was sent the signal TERM: to save, and leave."
+    click.echo(told, err=True)
+    while run.is_locked():
+        time.sleep(POLL_SECONDS)
+    tell_end(run, run.status())
 
 
 def _to_dict(run: Run, status: Status) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 unshare -rm python tests/gpt_model/disk_harness.py [--troubles 40] [--seed 1]
 
 The run lies in a tmpfs of 4 MB (the mount is this process's own, hence unshare), which is filled and emptied at random
-instants while a worker trains. What must hold is what kill_harness.py says of
-checkpoints and weights; what could not be told when it was due is told later, unless the worker is killed before.
+instants while a worker trains. The worker's log lies there too. What must hold is what kill_harness.py says of
+checkpoints and weights; what could not be told when it was due is told later, unless the worker is killed before; and
+no worker that was not killed ends but by its own decision.
 """
 
 import argparse
@@ -19,7 +20,7 @@ import time
 from pathlib import Path
 
 import torch
-from kill_harness import Harness, check, has_ended, wait_for
+from kill_harness import Harness, check
 
 from gpt_model.checkpoint import load_model_and_tokenizer, load_training_state
 from gpt_model.runs import ALIVE, Run
@@ -50,6 +51,13 @@ class DiskHarness(Harness):
             subprocess.run(["umount", str(disk)], check=True)
         return counts
 
+    def open_log(self, run: Run) -> int:
+        """Open the log where a launched worker has it; elsewhere when the disk lets nobody write."""
+        try:
+            return os.open(run.directory / "log.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        except OSError:
+            return super().open_log(run)
+
     def _trouble(self, run: Run, disk: Path, counts: dict[str, int]) -> None:
         before = max((each.step for each in run.checkpoints()), default=0)
         if self.luck.random() < 0.2:
@@ -73,10 +81,11 @@ class DiskHarness(Harness):
             counts["killed"] += 1
             ballast.unlink()
         else:
-            ended = has_ended(pid, self.luck.uniform(0.0, 0.3))
+            code = _exit_code(pid, self.luck.uniform(0.0, 0.3))
             ballast.unlink()
-            if not ended:
-                wait_for(pid, 60.0)
+            if code is None:
+                code = _exit_code(pid, 60.0)
+            check(code in (0, 1), run, f"on a full disk the worker ended with {code}")
         status = run.status()
         check(status.state not in ALIVE, run, f"the state is {status.state}")
         counts["failed"] += status.state == "failed"
@@ -85,6 +94,17 @@ class DiskHarness(Harness):
             load_training_state(each.path)
         reached = max((each.step for each in run.checkpoints()), default=0)
         check(reached >= before, run, f"the newest checkpoint went back from {before} to {reached}")
+
+
+def _exit_code(pid: int, seconds: float) -> int | None:
+    """Wait for a child for so many seconds; return how it ended, or None when it has not."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.0005)
+    return None
 
 
 def _mount(*arguments: str) -> None:

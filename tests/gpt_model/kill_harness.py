@@ -186,7 +186,7 @@ class Harness:
             return pid
         try:
             os.setsid()
-            log = os.open(self.directory / "workers.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            log = self.open_log(run)
             os.dup2(log, 1)
             os.dup2(log, 2)
             if self.sends_edit:
@@ -194,6 +194,10 @@ class Harness:
             os._exit(worker.main([str(run.directory)]))
         finally:
             os._exit(70)
+
+    def open_log(self, run: Run) -> int:
+        """Open what a worker prints into."""
+        return os.open(self.directory / "workers.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
 def _send_edit(run: Run) -> None:

@@ -1,6 +1,7 @@
 """Token shards: what they hold, what is reused, what is made again, and encodings that were cut short."""
 
 import os
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,29 @@ def test_damaged_shards_of_texts_that_changed_or_are_gone_stop_the_run(tmp_path:
         prepare_shards(tmp_path / "data", lambda: find_documents(missing), "bytes", Split("tail", 0.1))
     file.write_bytes(whole)  # as the message asks for
     assert prepare_shards(tmp_path / "data", lambda: find_documents(missing), "bytes", Split("tail", 0.1)).checksum
+
+
+def test_a_runs_own_text_is_the_same_wherever_the_run_lies(tmp_path: Path, sentences: Sentences) -> None:
+    def prepare(home: Path) -> list[int]:
+        told: list[str] = []
+        found = prepare_shards(
+            home / "data", lambda: find_documents([str(home / "stdin.txt")], home), "bytes", Split("tail", 0.1),
+            on_damage=told.append,
+        )  # fmt: skip
+        assert bool(told) == (home.name != "here")
+        return found.train.tolist()
+
+    here, moved = tmp_path / "here", tmp_path / "moved"
+    here.mkdir()
+    (here / "stdin.txt").write_text(sentences(50), encoding="utf-8")
+    tokens = prepare(here)
+    shutil.copytree(here, moved, copy_function=shutil.copyfile)  # with another time
+    (moved / "data" / "train.bin").write_bytes(b"!")
+    assert prepare(moved) == tokens
+    (moved / "stdin.txt").write_text(sentences(51), encoding="utf-8")
+    (moved / "data" / "train.bin").write_bytes(b"!")
+    with pytest.raises(DataError, match="the texts have changed"):
+        prepare(moved)
 
 
 @pytest.mark.parametrize("damage", ["a byte", "data.json", "tokenizer.tiktoken", "interrupted"])

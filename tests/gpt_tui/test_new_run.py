@@ -1,6 +1,7 @@
 """From what a person says to a run's configuration."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,16 @@ def test_a_binary_text_is_told_before_the_run_is_made(places: Locations) -> None
     with pytest.raises(DataError, match=r"picture\.png is not a text file"):
         check_texts(planned.config)
     check_texts(plan(places).config)
+
+
+def test_a_name_that_no_configuration_can_hold_is_refused(places: Locations, tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"nam\xff.txt")
+    try:
+        file.write_text("a text")
+    except OSError:
+        pytest.skip("this disk has no such names")
+    with pytest.raises(DataError, match=r"nam\ufffd\.txt is not UTF-8.*Rename it"):
+        plan(places, files=[file])
 
 
 def test_the_vocabulary_follows_the_tokenizer(places: Locations) -> None:

@@ -1,12 +1,17 @@
-"""Texts from a pipe, the batch of any step, and a run whose steps are made again."""
+"""Texts from a pipe, a disk without room, the batch of any step, and a run whose steps are made again."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 from command_lines import Cli
 
-from gpt_model.runs import Run
+from gpt_model.config import ModelConfig, RunConfig, TrainConfig
+from gpt_model.mailbox import Mailbox
+from gpt_model.run_lock import RunLock
+from gpt_model.runs import Run, Status
 from gpt_tui.locations import Locations
 
 TEXT = "".join(f"Night {number} over the sea of {number % 13} kings.\n" for number in range(400))
@@ -41,6 +46,30 @@ def test_no_run_is_left_of_a_pipe_that_cannot_be_trained_on(cli: Cli, place: Loc
     outcome = cli("train", "-", str(tmp_path), stdin=b"text")
     assert outcome.code == 2
     assert "cannot be mixed with files" in outcome.err
+
+
+def test_a_stop_that_finds_no_room_is_a_signal_and_says_so(
+    cli: Cli, place: Locations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(place.runs, RunConfig(ModelConfig(), TrainConfig()), "full")
+    lock = RunLock.take(run.directory)
+
+    def no_room(*command: object) -> str:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def leave(pid: int, number: int) -> None:
+        run.write_status(Status(state="stopped", message="Stopped at step 7."))
+        lock.close()
+
+    monkeypatch.setattr(Mailbox, "send", no_room)
+    monkeypatch.setattr(os, "kill", leave)
+    refused = cli("runs", "pause", "full")
+    assert refused.code == 1
+    assert f"Nothing can be written to {run.directory}: No space left on device. Make room" in refused.err
+    stopped = cli("runs", "stop", "full")
+    assert stopped.code == 0, stopped.err
+    assert "was sent the signal TERM" in stopped.err
+    assert "Stopped at step 7." in stopped.err
 
 
 def test_the_batch_of_any_step_is_told(cli: Cli, piped: Run) -> None:
