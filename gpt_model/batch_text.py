@@ -10,6 +10,9 @@ from gpt_model.errors import RunError
 from gpt_model.runs import Run
 from gpt_model.shards import open_shards
 
+_LAST_STEP = 10**12
+"""Far beyond what anybody trains, and so far the sequences can be counted in 64 bits."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -44,6 +47,8 @@ def read_batch(run: Run, step: int) -> BatchText:
     """
     if step < 1:
         raise RunError("The first step of a run is 1.")
+    if step > _LAST_STEP:
+        raise RunError(f"There is no step {step}: steps are counted up to {_LAST_STEP:,}.")
     shards, train = open_shards(run.directory / "data"), run.config.train
     length = train.sequence_length or run.config.model.block_size
     batches = Batches(shards.train, train.batch_size, length, train.seed)

@@ -23,17 +23,16 @@ import torch
 from gpt_model.architectures import build_model
 from gpt_model.config import ModelConfig
 from gpt_model.disk_space import require_space
-from gpt_model.errors import CheckpointError, TokenizerError
+from gpt_model.errors import CheckpointError, DamageError, TokenizerError
 from gpt_model.huggingface_config import read_model_config, to_config_json
+from gpt_model.manifest import MANIFEST, verify
 from gpt_model.model import GPT
-from gpt_model.pickled_shape import read_pickled_shape
+from gpt_model.pickled_shape import PICKLED, read_pickled_shape
 from gpt_model.tokenizer import Tokenizer, build_tokenizer, read_tokenizer, tokenizer_for_size
 from gpt_model.weight_formats import from_foreign, read_pickled, to_file, to_nanogpt
 
-MANIFEST = "MANIFEST.json"
 WEIGHTS = "model.safetensors"
 STATE = "training_state.pt"
-_PICKLED = (".pth", ".pt", ".bin", ".ckpt")
 
 
 def save_checkpoint(
@@ -123,7 +122,7 @@ def load_weights(path: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]]:
     if _is_pickled(path):
         config, weights = read_pickled(path)
     else:
-        _verify(path)
+        verify(path)
         config, weights = read_model_config(path), _read_directory_weights(path)
     if config.arch == "gpt2":
         weights = from_foreign(weights, path)
@@ -153,7 +152,7 @@ def _is_pickled(path: Path) -> bool:
     Raises:
         CheckpointError: it is neither, or missing.
     """
-    if path.is_dir() or (path.is_file() and path.suffix in _PICKLED):
+    if path.is_dir() or (path.is_file() and path.suffix in PICKLED):
         return not path.is_dir()
     if path.exists():
         raise CheckpointError(
@@ -180,19 +179,23 @@ def load_model_and_tokenizer(
     return model, chosen
 
 
-def load_training_state(path: str | Path) -> dict[str, Any]:
-    """Return what a run saved beside the weights to be resumed.
+def load_training_state(path: str | Path, lazily: bool = False) -> dict[str, Any]:
+    """Return what a run saved beside the weights to be resumed; `lazily` for who wants none of its tensors.
 
     Raises:
-        CheckpointError: there is none, or it is damaged.
+        DamageError: there is none.
+        CheckpointError: it cannot be read, which for a file that is as it was saved is no damage.
     """
     file = Path(path) / STATE
-    if not file.exists():
-        raise CheckpointError(f"The checkpoint {path} has no {STATE}, so training cannot be resumed from it.")
     try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"{file} cannot be read ({_first_line(error)}).") from error
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=lazily)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DamageError(f"The checkpoint {path} has no {STATE}, so training cannot be resumed from it.") from None
+    except Exception as error:  # torch raises many kinds for a damaged file, and for one that it cannot read just now
+        raise CheckpointError(
+            f"{file} cannot be read ({_first_line(error)}). If it is not damaged, then memory, open files or the disk "
+            "are wanting; nothing was changed, so try again when that is mended."
+        ) from error
     return state
 
 
@@ -238,7 +241,9 @@ def _read_directory_weights(directory: Path) -> dict[str, torch.Tensor]:
     try:
         if files:
             return {name: tensor for file in files for name, tensor in safetensors.torch.load_file(file).items()}
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
+        raise CheckpointError(f"The weights in {directory} cannot be read: {error.strerror or error}.") from error
+    except safetensors.SafetensorError as error:
         raise CheckpointError(f"The weights in {directory} are damaged: {_first_line(error)}.") from error
     if (directory / "pytorch_model.bin").exists():
         return read_pickled(directory / "pytorch_model.bin", read_model_config(directory))[1]
@@ -300,34 +305,6 @@ def _seal(directory: Path) -> None:
     (directory / MANIFEST).write_text(json.dumps({"schema": 1, "files": entries}, indent=1) + "\n", encoding="utf-8")
     _flush(directory / MANIFEST)
     _flush(directory)
-
-
-def _verify(directory: Path) -> None:
-    """Compare a directory with its manifest, if it has one.
-
-    Raises:
-        CheckpointError: a file is missing, cut short or changed.
-    """
-    if not (directory / MANIFEST).exists():
-        return
-    try:
-        entries = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["files"]
-        for name, entry in entries.items():
-            file = directory / name
-            if not file.exists():
-                raise CheckpointError(f"The checkpoint {directory} is damaged: {name} is missing.")
-            if file.stat().st_size != entry["bytes"]:
-                size = file.stat().st_size
-                raise CheckpointError(
-                    f"The checkpoint {directory} is damaged: {name} has {size:,} bytes instead of {entry['bytes']:,}."
-                )
-            with file.open("rb") as handle:
-                if hashlib.file_digest(handle, "sha256").hexdigest() != entry["sha256"]:
-                    raise CheckpointError(f"The checkpoint {directory} is damaged: {name} differs from what was saved.")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"The checkpoint {directory} is damaged: its {MANIFEST} cannot be read ({error})."
-        ) from error
 
 
 def _flush(path: Path) -> None:

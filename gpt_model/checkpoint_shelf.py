@@ -8,14 +8,17 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpt_model.checkpoint import MANIFEST, load_model_and_tokenizer, load_training_state, save_checkpoint
-from gpt_model.errors import CheckpointError
+from gpt_model.checkpoint import load_model_and_tokenizer, load_training_state, save_checkpoint
+from gpt_model.errors import CheckpointError, DamageError
+from gpt_model.manifest import MANIFEST, require_manifest, verify
 from gpt_model.model import GPT
-from gpt_model.runs import Run
+from gpt_model.runs import Run, SavedCheckpoint
 from gpt_model.tokenizer import Tokenizer
 
 _ASIDE = "left-"
 """Begins the names of checkpoints whose steps were given up when the run went back."""
+_DAMAGED = "damaged-"
+"""Begins the names of those that are not what was saved."""
 
 
 class CheckpointShelf:
@@ -98,30 +101,55 @@ class CheckpointShelf:
             path.rename(gone)
             shutil.rmtree(gone)
 
+    def require_whole(self, checkpoint: Path) -> None:
+        """Refuse a checkpoint that is not what was saved.
+
+        Raises:
+            DamageError: it is damaged.
+            CheckpointError: it cannot be looked at.
+        """
+        require_manifest(checkpoint)
+        verify(checkpoint)
+
+    def newest_whole(self) -> Path | None:
+        """Return the newest checkpoint that is what was saved; None when there is none.
+
+        Raises:
+            CheckpointError: one cannot be looked at.
+        """
+        for each in reversed(self._run.checkpoints()):
+            with contextlib.suppress(DamageError):
+                self.require_whole(each.path)
+                return each.path
+        return None
+
     def load_newest(self, on_damage: Callable[[str], object]) -> tuple[GPT, Tokenizer, dict[str, Any]] | None:
         """Return the newest checkpoint that is whole, with its training state; None when there was never one.
 
-        A damaged one is set aside under another name and told to `on_damage`.
+        Damaged ones that are newer are set aside under another name and told to `on_damage`. When none is whole all
+        keep their names, so that nobody ever takes the run for one that has not begun.
 
         Raises:
-            CheckpointError: there are checkpoints and none is whole.
+            CheckpointError: there are checkpoints and none is whole, or one cannot be read though it is not damaged.
         """
-        saved = self._run.checkpoints()
-        damage = None
-        for each in reversed(saved):
+        damaged: list[tuple[SavedCheckpoint, DamageError]] = []
+        for each in reversed(self._run.checkpoints()):
             try:
-                if not (each.path / MANIFEST).is_file():
-                    raise CheckpointError(f"{each.path} has no {MANIFEST}, so nobody knows whether it is whole.")
-                return *load_model_and_tokenizer(each.path), load_training_state(each.path)
-            except CheckpointError as error:
-                damage = error
+                require_manifest(each.path)  # loading compares with it
+                found = *load_model_and_tokenizer(each.path), load_training_state(each.path)
+            except DamageError as error:
+                damaged.append((each, error))
+                continue
+            for bad, why in damaged:
                 with contextlib.suppress(OSError):
-                    each.path.rename(each.path.with_name(f"damaged-{each.path.name}-{time.time_ns()}"))
-                on_damage(f"Checkpoint {each.step:,} was set aside. {error}")
-        if damage is not None:
+                    bad.path.rename(bad.path.with_name(f"{_DAMAGED}{bad.path.name}-{time.time_ns()}"))
+                on_damage(f"Checkpoint {bad.step:,} was set aside. {why}")
+            return found
+        before = sum(1 for _ in self._directory.glob(f"{_DAMAGED}*"))
+        if count := len(damaged) + before:
+            reason = str(damaged[-1][1]) if damaged else f"They are set aside as damaged in {self._directory}."
             raise CheckpointError(
-                f"None of the {len(saved)} checkpoints of the run '{self._run.name}' can be read. {damage} "
-                "Begin a new run."
+                f"None of the {count} checkpoints of the run '{self._run.name}' can be read. {reason} Begin a new run."
             )
         return None
 

@@ -15,6 +15,12 @@ DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
 """Precisions in which a model's weights can generate."""
 
 
+MOST_SAMPLE_TOKENS = 100_000
+"""Of a longer sample nobody reads the end, and a model writes on it for hours."""
+MOST_THREADS = 1_024
+"""No machine has more cores, and more threads than that cannot be started on many."""
+
+
 def _require(condition: bool, name: str, value: object, sentence: str) -> None:
     if not condition:
         raise ConfigError(f"{name} = {value}: {sentence}.")
@@ -175,7 +181,15 @@ class TrainConfig:
         counts = ("warmup_steps", "threads", "sample_tokens", "seed", "micro_batch_size", "lora_rank")
         for name in (*intervals, *counts, "checkpoint_minutes", "z_loss"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative")
-        _require(self.sequence_length is None or self.sequence_length >= 1, "sequence_length", 0, "must be at least 1")
+        length = self.sequence_length
+        _require(length is None or length >= 1, "sequence_length", length, "must be at least 1")
+        _require(self.seed < 2**63, "seed", self.seed, "must be below 2^63")
+        for name, most in (("sample_tokens", MOST_SAMPLE_TOKENS), ("threads", MOST_THREADS)):
+            _require(getattr(self, name) <= most, name, getattr(self, name), f"must be at most {most:,}")
+        _require(
+            self.processes <= self.batch_size, "batch_size", self.batch_size,
+            f"{self.processes} processes need at least a sequence each. Set a larger batch_size, or fewer processes",
+        )  # fmt: skip
         for name in ("learning_rate", "muon_learning_rate", "lora_alpha"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "must be above 0")
         for name in ("weight_decay", "grad_clip"):

@@ -18,6 +18,8 @@ from gpt_model.runs import Run
 POLL_SECONDS = 0.2
 _PATIENCE_SECONDS = 5.0
 """For which a command waits until it can be carried out: who sent it waits twice as long for an answer."""
+PATIENT = ("evaluate", "sample")
+"""The commands that take long themselves, and so wait for one another."""
 
 
 class Control:
@@ -36,6 +38,16 @@ class Control:
         """Whether a signal asked to leave, or a stop command waits: what can be broken off should be."""
         self._poll()
         return self._signals > 0 or any(command.name == "stop" for command in self._commands)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody wants what cannot wait for an evaluation or a sample: nearly every command."""
+        self._poll()
+        return self._signals > 0 or any(command.name not in PATIENT for command in self._commands)
+
+    def put_back(self, command: Command) -> None:
+        """Have a command that was broken off carried out when those are that wait."""
+        self._commands.append(command)
 
     def take(self) -> Command | None:
         """Return the oldest command that is not carried out yet. A signal to leave counts as the command `stop`."""

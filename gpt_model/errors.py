@@ -5,6 +5,7 @@
     ├── DataError             a text that cannot be trained on or scored
     ├── TokenizerError        a vocabulary that cannot be built, found or read
     ├── CheckpointError       a checkpoint that is missing, damaged or not a GPT-2
+    │   └── DamageError       one whose files are not those that were saved
     ├── RunError              a run that cannot be created, found, locked or commanded
     └── GenerationError       a request that cannot be generated
 
@@ -33,6 +34,10 @@ class TokenizerError(GptError):
 
 class CheckpointError(GptError):
     """A checkpoint that is missing, damaged, or of another architecture."""
+
+
+class DamageError(CheckpointError):
+    """A checkpoint whose files are not those that were saved: it will never be whole again."""
 
 
 class RunError(GptError):

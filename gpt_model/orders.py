@@ -5,18 +5,15 @@ from typing import Any, Protocol
 
 from gpt_model.config import TrainConfig
 from gpt_model.control import Control
-from gpt_model.edits import Edit
+from gpt_model.edits import Edit, describe_changes
 from gpt_model.errors import GptError, RunError
+from gpt_model.going_back import Rewind
 from gpt_model.mailbox import Acknowledgement, Command, apply_live_settings
 from gpt_model.recorder import Recorder
 
 
-class Rewind(Exception):
-    """Training is to go back to the checkpoint of a step, and there perhaps to change settings."""
-
-    def __init__(self, to: int, settings: dict[str, Any] | None = None, why: str = "") -> None:
-        super().__init__(to)
-        self.to, self.settings, self.why = to, settings, why
+class _BrokenOff(Exception):
+    """A command came that cannot wait for the one that is being carried out."""
 
 
 class Obedient(Protocol):
@@ -26,12 +23,11 @@ class Obedient(Protocol):
 
     @property
     def step(self) -> int: ...
-    @property
-    def checkpoint_steps(self) -> Sequence[int]: ...
     def settle(self) -> None: ...
     def save(self) -> None: ...
-    def evaluate(self) -> bool: ...
-    def sample(self) -> None: ...
+    def evaluate(self) -> bool | None: ...
+    def sample(self) -> bool: ...
+    def rewind_target(self, step: int | None) -> int: ...
     def check(self, settings: TrainConfig) -> None: ...
     def tell(self, **changes: Any) -> None: ...
     def pause(self) -> None: ...
@@ -51,6 +47,7 @@ class Orders:
 
         Raises:
             Rewind: somebody wants to go back.
+            GptError: what was set while nobody trained cannot be.
         """
         self._make_edits_again()
         while True:
@@ -62,9 +59,13 @@ class Orders:
                     answer = Acknowledgement(True, self._carry_out(command), self._training.step)
                 except GptError as error:
                     answer = Acknowledgement(False, str(error), self._training.step)
+                except _BrokenOff:
+                    self._control.put_back(command)
+                    continue
                 except Rewind as asked:
                     rewind = asked
-                    answer = Acknowledgement(True, f"Goes back to step {rewind.to:,}.", self._training.step)
+                    pause = " and stays paused" if self.paused else ""
+                    answer = Acknowledgement(True, f"Goes back to step {rewind.to:,}{pause}.", self._training.step)
                 self._control.acknowledge(command, answer)
                 if rewind is not None:
                     raise rewind
@@ -78,8 +79,10 @@ class Orders:
         while self._edits and self._edits[0].step <= self._training.step:
             edit = self._edits.pop(0)
             before, after = self._training.settings, apply_live_settings(self._training.settings, edit.settings)
+            self._training.check(after)
             self._training.settings = after
-            self._recorder.event("edit", f"Set again, as before the resume: {_changes(before, after, edit.settings)}.")
+            told = describe_changes(before, after, edit.settings)
+            self._recorder.event("edit", f"Set again, as before the resume: {told}.")
 
     def _carry_out(self, command: Command) -> str:
         """Carry out a command and return the answer to it.
@@ -91,16 +94,17 @@ class Orders:
         training, step = self._training, self._training.step
         doing: dict[str, Callable[[], object]] = {
             "checkpoint": training.save,
-            "sample": training.sample,
+            "sample": self._sample,
             "evaluate": self._evaluate,
-            "pause": self._pause,
+            "pause": self.pause,
             "resume": self._go_on,
         }
         match command.name:
             case "set":
                 return self._set(command.arguments)
             case "rewind":
-                raise Rewind(self._rewind_target(command.arguments.get("step")))
+                target = training.rewind_target(command.arguments.get("step"))
+                raise Rewind(target, stays_paused=self.paused)
             case "pause" if self.paused:
                 return f"Paused already, at step {step:,}."
             case "resume" if not self.paused:
@@ -111,7 +115,8 @@ class Orders:
             case name:
                 raise RunError(f"A worker knows no command '{name}'.")
 
-    def _pause(self) -> None:
+    def pause(self) -> None:
+        """Compute nothing until somebody wants to go on."""
         self._training.settle()
         self.paused = True
         self._training.pause()
@@ -126,30 +131,24 @@ class Orders:
 
     def _evaluate(self) -> None:
         self._training.settle()
-        if self._training.evaluate():
+        improved = self._training.evaluate()
+        if improved is None:
+            raise _BrokenOff
+        if improved:
             self._training.save()  # what is told to be the best can be had
+        self._training.tell()
+
+    def _sample(self) -> None:
+        if not self._training.sample():
+            raise _BrokenOff
 
     def _set(self, changes: dict[str, Any]) -> str:
         before, after = self._training.settings, apply_live_settings(self._training.settings, changes)
         self._training.check(after)
-        told = _changes(before, after, changes)
+        told = describe_changes(before, after, changes)
         # The event first: a resume sets again what was told, and so what is not told must not be set.
         if not self._recorder.event_now("edit", f"{told}.", settings=changes):
             raise RunError("The run's events cannot be written, so nothing was set: is the disk full?")
         self._training.settings = after
         self._training.tell()
         return f"{told}, from step {self._training.step + 1:,} on."
-
-    def _rewind_target(self, step: Any) -> int:
-        steps = self._training.checkpoint_steps
-        if not steps:
-            raise RunError("There is no checkpoint yet to go back to.")
-        if step is None:
-            return max(steps)
-        if step not in steps:
-            raise RunError(f"There is no checkpoint of step {step}. There are: {', '.join(map(str, steps))}.")
-        return int(step)
-
-
-def _changes(before: TrainConfig, after: TrainConfig, changes: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {getattr(before, name)} → {getattr(after, name)}" for name in changes)

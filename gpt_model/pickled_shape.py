@@ -16,6 +16,8 @@ from typing import IO, Any
 from gpt_model.config import ModelConfig
 from gpt_model.errors import CheckpointError, ConfigError
 
+PICKLED = (".pth", ".pt", ".bin", ".ckpt")
+"""How the names of such files end."""
 Shapes = Mapping[str, tuple[int, ...]]
 _STORAGE = re.compile(r"\w*Storage|(?:b?float|u?int|complex|bool)\w*")
 
@@ -30,13 +32,21 @@ def read_pickled_shape(file: Path) -> ModelConfig:
     Raises:
         CheckpointError: the file is missing, damaged, contains code, or is no GPT-2.
     """
+    if file.suffix not in PICKLED:
+        raise CheckpointError(
+            f"{file} is not a checkpoint: neither a directory nor a file of weights (.pth, .pt, .bin)."
+        )
     try:
         with file.open("rb") as stream:
             content = _read_content(stream)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # a damaged pickle raises nearly anything
-        raise CheckpointError(f"{file} is no file of weights that can be opened: {error}.") from error
+    except _NoWeight as error:
+        raise CheckpointError(f"{file} is no file of weights that can be opened: it holds {error}.") from error
+    except Exception as error:  # a damaged pickle raises nearly anything, in words that say nothing
+        raise CheckpointError(
+            f"{file} is damaged or no file of weights: copy it again, whole, or name a file that torch.save wrote."
+        ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file} holds a {type(content).__name__}, not a state dict.")
     nested = content.get("model", content.get("state_dict"))
@@ -94,6 +104,10 @@ def _read_content(stream: IO[bytes]) -> Any:
     return _Unpickler(stream).load()
 
 
+class _NoWeight(pickle.UnpicklingError):
+    """The file holds something that weights are not made of."""
+
+
 class _Unpickler(pickle.Unpickler):
     """Reads tensors as shapes, plain values as they are, and nothing else."""
 
@@ -108,7 +122,7 @@ class _Unpickler(pickle.Unpickler):
             return lambda *what: what
         if module in ("torch", "torch.storage") and _STORAGE.fullmatch(name):
             return name
-        raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no weight")
+        raise _NoWeight(f"{module}.{name}, which is no weight")
 
     def persistent_load(self, pid: Any) -> None:
         """Leave the numbers where they are."""

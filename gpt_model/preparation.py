@@ -25,9 +25,11 @@ from gpt_model.kernels import choose_products, compile_kernels, describe_kernels
 from gpt_model.lora import adapt, restore_adapters
 from gpt_model.model import GPT
 from gpt_model.precision import autocast_dtype
+from gpt_model.progress import Progress
 from gpt_model.recorder import Recorder
 from gpt_model.runs import Run
-from gpt_model.shards import Progress, Shards, prepare_shards
+from gpt_model.shards import Progress as OnProgress
+from gpt_model.shards import Shards, prepare_shards
 from gpt_model.splitting import Split
 from gpt_model.tokenizer import Tokenizer
 
@@ -42,13 +44,15 @@ class Prepared:
     shelf: CheckpointShelf
     state: dict[str, Any] | None
     """What the checkpoint that training goes on from holds beside the weights; None for a new run."""
+    progress: Progress
+    """How far the run has come."""
     environment: Mapping[str, str]
     """What the numbers depend on beside the checkpoint and the data."""
     edits: Sequence[Edit] = ()
     """What was set after that checkpoint, and is to be set again at the same steps."""
 
 
-def prepare(run: Run, recorder: Recorder, on_progress: Progress, company: Company) -> Prepared:
+def prepare(run: Run, recorder: Recorder, on_progress: OnProgress, company: Company) -> Prepared:
     """Return all that a run needs; its first event says what that is.
 
     Raises:
@@ -76,19 +80,21 @@ def prepare(run: Run, recorder: Recorder, on_progress: Progress, company: Compan
         if state is not None:
             restore_adapters(model, state["adapters"])
     model = model.to(device).train()
+    progress, since = (Progress(), 0) if state is None else (Progress.from_state(state["progress"]), state["events"])
+    events = run.read_events(since)[0]
     if state is not None:
-        shelf.link(state["progress"]["best_step"])
-    step, since = (0, 0) if state is None else (int(state["progress"]["step"]), int(state["events"]))
-    edits = [edit for edit in find_edits(run.read_events(since)[0]) if edit.step >= step]
+        progress.catch_up(events)
+        shelf.link(progress.best_step)
+    edits = [edit for edit in find_edits(events) if edit.step >= progress.step]
     precision = autocast_dtype(settings.precision, device, model.config.n_embd)
     on_progress("preparing the kernels", 0.0)  # the first time on a machine they are compiled
     kernels = describe_kernels(compile_kernels(model))
     where = describe_environment(device, precision, shards.checksum, company.size, kernels, choose_products(model))
     _tell_beginning(run, recorder, model, shards, where, state, edits)
-    return Prepared(model, shards, shelf, state, where, edits)
+    return Prepared(model, shards, shelf, state, progress, where, edits)
 
 
-def _prepare_model(run: Run, recorder: Recorder, on_progress: Progress) -> tuple[GPT, Shards]:
+def _prepare_model(run: Run, recorder: Recorder, on_progress: OnProgress) -> tuple[GPT, Shards]:
     """Return a new run's model, on the CPU, and its shards; torch's global generator gives the initial weights.
 
     The vocabulary is the tokenizer's: a small corpus can give a `bpe:N` fewer tokens than N.
@@ -122,7 +128,7 @@ def _prepare_model(run: Run, recorder: Recorder, on_progress: Progress) -> tuple
 
 
 def _prepare_data(
-    run: Run, recorder: Recorder, tokenizer: Tokenizer | str, on_progress: Progress, expected: str = ""
+    run: Run, recorder: Recorder, tokenizer: Tokenizer | str, on_progress: OnProgress, expected: str = ""
 ) -> Shards:
     """Return the shards of a run.
 

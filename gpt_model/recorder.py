@@ -13,10 +13,10 @@ from typing import Any
 
 from gpt_model.journal import Journal, sweep_temporaries
 from gpt_model.narration import say
-from gpt_model.runs import Run
+from gpt_model.runs import Run, Status
 
 STATUS_SECONDS = 1.0
-"""The status is replaced at most this often, unless the state changes."""
+"""The status is replaced at most this often, unless it says something else and not only other numbers."""
 _MOST_KEPT = 100_000
 """Lines of a journal that wait for room; beyond that the oldest are given up."""
 
@@ -36,10 +36,9 @@ class Recorder:
         """The status as it would be written now."""
 
     def status(self, **changes: Any) -> None:
-        """Change the status; the file follows at once when the state or the message changes, else within a second."""
+        """Change the status; the file follows at once when state, phase or message change, else within a second."""
         before, self.current = self.current, dataclasses.replace(self.current, **changes)
-        told = (before.state, before.message) == (self.current.state, self.current.message)
-        if not told or time.monotonic() - self._written_at >= STATUS_SECONDS:
+        if _said(before) != _said(self.current) or time.monotonic() - self._written_at >= STATUS_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -127,3 +126,8 @@ class Recorder:
         if not self._complained:
             self._complained = True
             say(f"{name} cannot be written: {error}. Training goes on.")
+
+
+def _said(status: Status) -> tuple[str, str, str]:
+    """Return what a status says, without the share in a phase such as "tokenizing, 34%"."""
+    return status.state, status.phase.partition(",")[0], status.message

@@ -4,9 +4,8 @@ What a run needs to begin is in preparation.py, one update in update.py, what re
 and orders.py, and what it tells in recorder.py.
 """
 
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -18,13 +17,13 @@ from gpt_model.control import Control
 from gpt_model.distributed import LOST, Company, gather
 from gpt_model.errors import CheckpointError, ConfigError, DataError, RunError
 from gpt_model.following import build_updater
+from gpt_model.going_back import Rewind, choose_target, go_back, recover
 from gpt_model.lora import adapters_state, merged
-from gpt_model.loss_watch import NOT_FINITE_LIMIT, LossWatch
+from gpt_model.loss_watch import LossWatch
 from gpt_model.mailbox import Acknowledgement, Command
-from gpt_model.orders import Orders, Rewind
+from gpt_model.orders import Orders
 from gpt_model.pace import Pace
 from gpt_model.preparation import Prepared, prepare
-from gpt_model.progress import Progress
 from gpt_model.recorder import Recorder
 from gpt_model.runs import Run
 from gpt_model.sampling import write_sample
@@ -53,6 +52,7 @@ def train(run: Run, recorder: Recorder, control: Control, processes: int | None 
 
     recorder.status(state="starting", phase="loading")
     with _memory_told(run.config.train), gather(processes or run.config.train.processes, on_loss) as company:
+        paused = False
         while True:
             try:
                 prepared = prepare(run, recorder, on_progress, company)
@@ -61,10 +61,11 @@ def train(run: Run, recorder: Recorder, control: Control, processes: int | None 
                 _stop(recorder, control, "Stopped before the first step.", control.take_stop())
                 return
             try:
-                training.run_to_end()
+                training.run_to_end(paused)
                 return
             except Rewind as back:
-                training.go_back(back)
+                go_back(prepared.shelf, recorder, training.step, back)
+                paused = back.stays_paused
                 del training, prepared  # their memory is needed for what comes
 
 
@@ -82,7 +83,7 @@ class _Training:
         self.settings = run.config.train
         if state:  # but threads, which are the machine's
             self.settings = replace(from_table(TrainConfig, state["settings"]), threads=self.settings.threads)
-        self._progress = Progress.from_state(state["progress"]) if state else Progress()
+        self._progress = prepared.progress
         self._watch = LossWatch(state.get("watch"))
         self._environment = prepared.environment
         self._is_fine_tuning = run.config.init is not None
@@ -105,25 +106,34 @@ class _Training:
         self._saved_at = self.step if state else -1
         self._pace = Pace(self._progress.elapsed_seconds, self._batches.tokens_per_step)
         self._saved_when = self._pace.elapsed
+        self._owes_sample = False
 
     # --- the loop
 
-    def run_to_end(self) -> None:
-        """Train until the run is finished or somebody stops it.
+    def run_to_end(self, paused: bool) -> None:
+        """Train until the run is finished or somebody stops it, or first wait when it is `paused`.
 
         Raises:
             Rewind: it is to go on from an earlier checkpoint.
         """
-        self.tell(state="running", phase="training")
+        if paused:
+            self._orders.pause()
+        else:
+            self.tell(state="running", phase="training")
         while True:
-            self._keep_house()
+            kept = self._keep_house()
             if stop := self._orders.obey():
                 self._leave(stop)
                 return
+            if not kept:
+                continue
             reached = self._target_reached()
             if reached or self.step >= self.settings.max_steps:
+                if self._validation and self._progress.evaluated_at != self.step:
+                    continue  # a command has moved the end to this step just now
                 self._finish(reached)
                 return
+            self._recorder.status(phase="training")
             began, size = time.monotonic(), self._updater.micro_batch_size
             readings = self._updater.update(self._batches.batch(self.step), self.step, self.settings)
             self._progress.step += 1
@@ -133,19 +143,13 @@ class _Training:
                 told = f"Memory ran out: the batch is computed in parts of {now} sequences from here on."
                 self._recorder.event("memory", told)
             self._note(readings)
-            self.tell(phase="training")
+            self.tell()
 
-    def go_back(self, back: Rewind) -> None:
-        """Set aside what lies behind the checkpoint of a step, so that training goes on from that one."""
-        gone = self.step
-        self._shelf.set_aside_after(back.to)
-        self._recorder.event("rewind", f"Went back from step {gone:,} to step {back.to:,}.", to=back.to)
-        self._recorder.status(step=back.to)
-        if back.settings:
-            self._recorder.event("edit", f"{back.why}.", settings=back.settings, automatic=back.to)
+    def _keep_house(self) -> bool:
+        """Evaluate, save and sample when their turn has come; return whether all of that is done.
 
-    def _keep_house(self) -> None:
-        """Evaluate, save and sample when their turn has come."""
+        An evaluation and a sample are broken off by a command, and made again when that is carried out.
+        """
         progress, settings, step = self._progress, self.settings, self.step
         best_before = progress.best_val_loss, progress.best_step
         # Fine-tuning is measured against where it begins; what a fresh model's loss is, is known.
@@ -153,9 +157,11 @@ class _Training:
         ending = step >= settings.max_steps or self._target_reached() is not None
         evaluating = _is_due(step, settings.eval_interval) or ending or (step == 0 and self._is_fine_tuning)
         improved = evaluating and progress.evaluated_at != step and self.evaluate()
-        sampling = _is_due(step, settings.sample_interval) and progress.sampled_at != step
-        if sampling:
+        if improved is None and not self._control.leaving:
+            return False
+        if _is_due(step, settings.sample_interval) and progress.sampled_at != step:
             progress.sampled_at = step  # before saving: a resumed run does not write it again
+            self._owes_sample = True
         minutes = (self._pace.elapsed - self._saved_when) / 60
         late = step > 0 and 0 < settings.checkpoint_minutes <= minutes
         if improved or late or _is_due(step, settings.checkpoint_interval):
@@ -165,8 +171,9 @@ class _Training:
                 progress.best_val_loss, progress.best_step = best_before  # what is not saved is not the best one kept
                 self._saved_when = self._pace.elapsed  # tried again when its turn comes again, not at once
                 self._recorder.event("fail", f"{error} Training goes on.")
-        if sampling:
-            self.sample()
+        if self._owes_sample:
+            self._owes_sample = not self.sample()
+        return not self._owes_sample
 
     def _target_reached(self) -> str | None:
         """Return in words that the target loss is reached; None when it is not, or there is none."""
@@ -186,8 +193,6 @@ class _Training:
         """Save for the last time, whatever the intervals are."""
         self.settle()
         step, target = self.step, self.settings.target_loss
-        if self._progress.evaluated_at != step:  # a command has moved the end to this step just now
-            self.evaluate()
         self.save()
         if reached:
             self._recorder.event("target", f"Step {step:,}: {reached}.")
@@ -227,29 +232,7 @@ class _Training:
             if not reading.finite:
                 self._recorder.event("nan", f"{what}. The update was skipped.")
                 if self._watch.hopeless:
-                    self._give_up(what)
-
-    def _give_up(self, what: str) -> None:
-        """Go back with half the learning rate, once from the same checkpoint; then end the run.
-
-        Raises:
-            Rewind: there is a checkpoint that this was not tried from.
-            RunError: there is not.
-        """
-        steps = self.checkpoint_steps
-        tried = any(event.get("automatic") == max(steps, default=None) for event in self._run.read_events()[0])
-        if not steps or tried:
-            raise RunError(
-                f"{what}: not finite {NOT_FINITE_LIMIT} steps in a row{', also with half the learning rate' * tried}, "
-                "so training ended. Start a new run from the last good checkpoint (init) with a lower learning_rate."
-            )
-        halved = {
-            name: getattr(self.settings, name) / 2
-            for name in ("learning_rate", "min_learning_rate", "muon_learning_rate")
-            if getattr(self.settings, name) is not None
-        }
-        why = f"{what}: not finite {NOT_FINITE_LIMIT} steps in a row, so the learning rate is halved"
-        raise Rewind(max(steps), halved, why)
+                    raise recover(self._run, self._shelf, what)
 
     # --- what a step can bring beside the update, by its turn or by command
 
@@ -258,10 +241,13 @@ class _Training:
         """Updates made."""
         return self._progress.step
 
-    @property
-    def checkpoint_steps(self) -> Sequence[int]:
-        """Steps to which it can go back, ascending."""
-        return [saved.step for saved in self._run.checkpoints()]
+    def rewind_target(self, step: int | None) -> int:
+        """Return the step to go back to: the one that is asked for, or that of the last checkpoint.
+
+        Raises:
+            RunError: there is no such checkpoint, or it is damaged.
+        """
+        return choose_target(self._run, self._shelf, step)
 
     def settle(self) -> None:
         """Take in what is still under way."""
@@ -287,25 +273,23 @@ class _Training:
                 "a larger val_fraction, or set target_metric to train."
             )
 
-    def evaluate(self) -> bool:
-        """Measure the validation loss; return whether it is the best so far. Broken off when somebody wants to stop."""
+    def evaluate(self) -> bool | None:
+        """Measure the validation loss; return whether it is the best so far, None when a command broke it off."""
         progress = self._progress
         if not self._validation:
             return False
         self._recorder.status(phase="evaluating")
         loss = self._updater.evaluate(self._validation, self._interrupted)
         if loss is None:
-            return False
-        again = progress.evaluated_at == progress.step
-        progress.evaluated_at, progress.val_loss = progress.step, loss
-        if not again:
+            return None
+        if progress.evaluated_at != progress.step:
             self._recorder.metrics(step=progress.step, val_loss=loss)
-        best = math.inf if progress.best_val_loss is None else progress.best_val_loss
-        if loss < best:  # which what is no number never is
-            progress.best_val_loss, progress.best_step = loss, progress.step
-            self._recorder.event("best", f"Validation loss {loss:.4f}, the best so far.")
+        # With the number: the checkpoint of this step may be saved already, and a resume finds it here.
+        if progress.measure(loss):
+            self._recorder.event("best", f"Validation loss {loss:.4f}, the best so far.", val_loss=loss)
             return True
-        self._recorder.event("evaluation", f"Validation loss {loss:.4f}; the best is {best:.4f}.")
+        best = "none yet" if progress.best_val_loss is None else f"{progress.best_val_loss:.4f}"
+        self._recorder.event("evaluation", f"Validation loss {loss:.4f}; the best is {best}.", val_loss=loss)
         return False
 
     def save(self) -> None:
@@ -340,17 +324,20 @@ class _Training:
         self._recorder.event("checkpoint", f"Checkpoint saved at step {step:,}{' (best)' if is_best else ''}.")
         self._shelf.prune(self.settings.keep_checkpoints, self._progress.best_step)
 
-    def sample(self) -> None:
-        """Write what the model makes of the sample prompt."""
+    def sample(self) -> bool:
+        """Write what the model makes of the sample prompt; return whether that is done and no command broke it off."""
         self._recorder.status(phase="sampling")
         with self._updater.shown():
-            text = write_sample(self._model, self._tokenizer, self.settings, self._interrupted)
+            text, whole = write_sample(self._model, self._tokenizer, self.settings, self._interrupted)
+        if not whole and not self._control.leaving:
+            return False
         self._recorder.sample(self.settings.sample_prompt, text)
+        return True
 
     def _interrupted(self) -> bool:
-        """Show a sign of life; return whether somebody wants to stop."""
+        """Show a sign of life; return whether somebody wants something else now."""
         self._recorder.status()
-        return self._control.leaving
+        return self._control.wanted
 
     def tell(self, **changes: Any) -> None:
         """Bring the status up to date."""

@@ -17,12 +17,13 @@ from typing import Any
 
 import torch
 
-from gpt_model.checkpoint import MANIFEST, WEIGHTS, load_training_state
+from gpt_model.checkpoint import WEIGHTS, load_training_state
 from gpt_model.control import Control
 from gpt_model.errors import CheckpointError, RunError
 from gpt_model.exactness import Exactness, judge
 from gpt_model.journal import Journal
 from gpt_model.mailbox import Acknowledgement, Command
+from gpt_model.manifest import MANIFEST
 from gpt_model.recorder import Recorder
 from gpt_model.run_lock import RunLock
 from gpt_model.runs import Run, SavedCheckpoint

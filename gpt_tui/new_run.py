@@ -9,12 +9,13 @@ from pathlib import Path
 
 from gpt_model.config import ModelConfig, RunConfig, TrainConfig
 from gpt_model.config_values import apply_settings
-from gpt_model.corpus import find_documents
+from gpt_model.corpus import Document, find_documents
 from gpt_model.errors import ConfigError, DataError
 from gpt_model.huggingface_config import read_model_config
 from gpt_model.pickled_shape import read_pickled_shape
 from gpt_model.presets import load_preset
 from gpt_model.runs import Run
+from gpt_model.splitting import Split
 from gpt_model.tokenizer import read_tokenizer, tokenizer_for_size, vocab_size_of
 from gpt_tui.checkpoint_names import resolve_checkpoint
 from gpt_tui.locations import Locations
@@ -28,6 +29,8 @@ _LORA_LEARNING_RATE = 1e-3
 _CPU_FLOPS = 45e9
 """Useful operations a second of one core at training's matrices, for the estimate; measured on AVX2 servers."""
 _GPU_FLOPS = 40e12
+_SHORT_TEXT = 1 << 20
+"""Bytes above which no text is too short for a sequence, so that it need not be read to know."""
 _STEP_OVERHEAD = 0.01
 """Seconds a step costs on a CPU beside the arithmetic: small operators, the optimizer."""
 
@@ -123,10 +126,34 @@ def check_texts(config: RunConfig) -> None:
     """Read the beginning of every text of a run.
 
     Raises:
-        DataError: one is missing, empty, or no text.
+        DataError: one is missing, empty, or no text, or all are too short.
     """
-    for document in find_documents(config.files):
+    documents = find_documents(config.files)
+    for document in documents:
         next(document.chunks(1 << 16), "")
+    _check_length(config, documents)
+
+
+def _check_length(config: RunConfig, documents: Sequence[Document]) -> None:
+    """Refuse texts that are too short to train on, as far as that is known before they are encoded.
+
+    A text has at most as many tokens as bytes, and one more between documents.
+
+    Raises:
+        DataError: they are too short.
+    """
+    train = config.train
+    needed = (train.sequence_length or config.model.block_size) + 1
+    size = sum(each.size for each in documents)
+    if size > _SHORT_TEXT:
+        return
+    parts = Split(train.val_split, train.val_fraction).parts(documents)
+    most = sum(part.text.size + 1 for part in parts if not part.is_validation)
+    if most < needed:
+        raise DataError(
+            f"The text is too short: its {size:,} bytes leave at most {most:,} tokens to train on, and one sequence "
+            f"needs {needed:,}. Train on more text, or set a smaller sequence_length."
+        )
 
 
 def _require_utf8_name(path: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from gpt_model.amending import AMENDING, amend
 from gpt_model.config import RunConfig
 from gpt_model.errors import RunError
 from gpt_model.runs import ALIVE, Run, Status, list_runs
@@ -72,7 +73,12 @@ def show(run_name: str, as_json: bool) -> None:
         ("state", status.state + (f" ({status.phase})" if status.phase not in ("", status.state) else "")),
         ("message", status.message or "–"),
         ("progress", describe(dataclasses.replace(status, phase=""))),
-        ("best", f"{format_loss(status.best_val_loss)} at step {status.best_step:,}" if status.best_step else "–"),
+        (
+            "best",
+            f"{format_loss(status.best_val_loss)} at step {status.best_step:,}"
+            if status.best_step is not None
+            else "–",
+        ),
         ("trained", format_duration(status.elapsed_seconds)),
         ("resumed", status.exactness or "–"),
         ("model", f"{config.model.parameter_count / 1e6:.2f} M parameters, {_shape(run)}"),
@@ -121,7 +127,11 @@ def resume(run_name: str, nproc: int | None, detach: bool) -> int:
     if not run.is_locked():
         status = run.status()
         if status.state == "finished":
-            click.echo(f"{status.message} To go on from it: gpt-tui train FILE… --init {run.name}", err=True)
+            click.echo(
+                f"{status.message} To train on: gpt-tui runs set {run.name} max_steps=N, and resume it. "
+                f"To start another run from it: gpt-tui train FILE… --init {run.name}",
+                err=True,
+            )
             click.echo(run.name)
             return 0
         return launch_and_follow(run, detach, nproc)
@@ -180,7 +190,10 @@ def sample(run_name: str) -> None:
 @run_argument
 @click.argument("settings", metavar="KEY=VALUE...", nargs=-1, required=True, callback=parse_settings)
 def set_(run_name: str, settings: dict[str, str]) -> None:
-    """Change settings of a running run from its next step on: learning_rate=1e-4, max_steps=5000, target_loss=1.5…"""
+    """Change settings of a run from its next step on: learning_rate=1e-4, max_steps=5000, target_loss=1.5…
+
+    A run that is not running takes them when it is resumed.
+    """
     _command(_open(run_name), "set", settings)
 
 
@@ -216,11 +229,14 @@ def _open(name: str) -> Run:
 
 
 def _command(run: Run, command: str, arguments: Mapping[str, Any] = types.MappingProxyType({})) -> None:
-    """Send a command, wait for the worker's answer and tell it.
+    """Send a command, wait for the worker's answer and tell it; without a worker, note what the next one is to obey.
 
     Raises:
         RunError: there is no worker, it refused, or it died before it answered.
     """
+    if command in AMENDING and not run.is_locked():
+        click.echo(amend(run, command, arguments), err=True)
+        return
     command_id = run.send(command, **arguments)
     if not command_id:
         _tell_terminated(run)

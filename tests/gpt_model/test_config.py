@@ -37,6 +37,11 @@ def test_settings_are_parsed_by_the_type_of_their_field() -> None:
         ("learning_rate", "fast", "must be a number"),
         ("learning_rate", "inf", "finite"),
         ("schedule", "steps", "must be one of"),
+        ("sequence_length", "-5", "sequence_length = -5: must be at least 1"),
+        ("seed", "99999999999999999999", "must be below 2"),
+        ("threads", "100000", "at most 1,024"),
+        ("sample_tokens", "1e9", "at most 100,000"),
+        ("processes", "17", "batch_size = 16: 17 processes need at least a sequence each"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_sentence(name: str, value: str, sentence: str) -> None:

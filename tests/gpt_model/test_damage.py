@@ -1,5 +1,6 @@
 """What a disk can do to a run: a byte that turns, a file that is gone, no room, no permission. Nothing else is lost."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from run_facts import steps_of, weights_hash
 
-from gpt_model.errors import DataError
+from gpt_model.errors import CheckpointError, DataError
 from gpt_model.runs import Run, Status
 
 pytest_plugins = ["tiny_runs"]
@@ -103,3 +104,44 @@ def test_a_disk_that_is_full_or_read_only_costs_no_committed_step(tmp_path: Path
     found = json.loads(done.stdout)
     assert found["filled"] >= 4
     assert found["checkpoints refused"] > 0
+
+
+def test_when_none_is_whole_every_start_says_so_and_all_keep_their_names(trained: Run, train_here: TrainHere) -> None:
+    for step in steps_of(trained):
+        turn_a_byte(trained.checkpoint_path(str(step)) / "model.safetensors", 0.5)
+    told = []
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"None of the 4 checkpoints .* Begin a new run\.") as refused:
+            train_here(trained)
+        told.append(str(refused.value))
+    assert told[0] == told[1]
+    assert steps_of(trained) == [5, 10, 15, 20]
+    for step in steps_of(trained):  # as an older version left them
+        path = trained.checkpoint_path(str(step))
+        path.rename(path.with_name(f"damaged-{path.name}-1"))
+    with pytest.raises(CheckpointError, match=r"None of the 4 checkpoints .* set aside as damaged"):
+        train_here(trained)
+
+
+@pytest.mark.parametrize(
+    "trouble", [MemoryError(), OSError(errno.EIO, "Input/output error"), RuntimeError("a library")]
+)
+def test_what_cannot_be_read_just_now_is_not_set_aside(
+    trained: Run, train_here: TrainHere, monkeypatch: pytest.MonkeyPatch, trouble: Exception
+) -> None:
+    def refuse(*rest: object, **options: object) -> None:
+        raise trouble
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.load", refuse)
+        with pytest.raises(CheckpointError, match=r"training_state\.pt cannot be read .*try again"):
+            train_here(trained)
+    assert steps_of(trained) == [5, 10, 15, 20]
+    with monkeypatch.context() as patch:
+        if isinstance(trouble, OSError):
+            patch.setattr("hashlib.file_digest", refuse)
+            with pytest.raises(CheckpointError, match=r"cannot be read: Input/output error\. Nothing was changed"):
+                train_here(trained)
+    assert steps_of(trained) == [5, 10, 15, 20]
+    assert train_here(trained).state == "finished"
+    assert not list((trained.directory / "checkpoints").glob("damaged-*"))

@@ -142,7 +142,7 @@ def test_code_in_the_file_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (b"", "no file of weights"), (b"PK\x03\x04 cut short", "no file of weights"),
+        (b"", "no file of weights"), (b"PK\x03\x04 cut short", r"damaged or no file of weights: copy it again, whole"),
         (pickle.dumps([1]) * 4, "holds a list"), (pickle.dumps({"a": (1, 2)}) * 4, "no state dict"),
     ],
 )  # fmt: skip
@@ -152,6 +152,8 @@ def test_a_file_that_holds_no_weights_is_told(tmp_path: Path, content: bytes, ma
         read_pickled_shape(tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_pickled_shape(tmp_path / "missing.pth")
+    with pytest.raises(CheckpointError, match=r"notes\.txt is not a checkpoint: neither a directory nor a file"):
+        read_pickled_shape(tmp_path / "notes.txt")
 
 
 def test_a_bare_state_dict_has_heads_of_64_or_does_not_say(tiny_model: GPT, tmp_path: Path) -> None:

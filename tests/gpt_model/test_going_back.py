@@ -9,6 +9,7 @@ from interference import Killed, kill_at, send_at
 from run_facts import kinds, steps_of, weights_hash
 
 from gpt_model.config import TrainConfig
+from gpt_model.control import Control
 from gpt_model.edits import Edit, find_edits
 from gpt_model.errors import RunError
 from gpt_model.loss_watch import LossWatch
@@ -202,6 +203,66 @@ def test_an_evaluation_by_command_saves_what_it_finds_best(
     assert 4 in steps_of(run)
 
 
+def test_what_is_found_best_after_its_checkpoint_was_saved_stays_the_best(
+    make_run: MakeRun, train_here: TrainHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([3.0, 4.0, 5.0])
+    monkeypatch.setattr(Updater, "evaluate", lambda self, batches, broken_off: next(losses))
+    run = make_run(max_steps=8, keep_checkpoints=1)
+    with monkeypatch.context() as patch:
+        send_at(patch, run, 3, ("pause", {}), ("checkpoint", {}), ("evaluate", {}), ("stop", {}))
+        status = train_here(run)
+    assert (status.val_loss, status.best_val_loss, status.best_step) == (3.0, 3.0, 4)
+    with monkeypatch.context() as patch:
+        send_at(patch, run, 5, ("evaluate", {}))
+        status = train_here(run)
+    assert (status.val_loss, status.best_val_loss, status.best_step) == (5.0, 3.0, 4)
+    assert steps_of(run) == [4, 8]
+    assert run.checkpoint_path("best") == run.checkpoint_path("4")
+
+
+def test_going_back_to_a_damaged_checkpoint_is_refused(
+    make_run: MakeRun, train_here: TrainHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(checkpoint_interval=5, keep_checkpoints=0)
+    update = Updater.update
+
+    def update_damaged(self: Updater, batch: Any, at: int, train: TrainConfig) -> Any:
+        if at == 16:
+            (run.checkpoint_path("10") / "model.safetensors").write_bytes(b"")
+            run.send("rewind", step=10)
+        return update(self, batch, at, train)
+
+    monkeypatch.setattr("gpt_model.control.POLL_SECONDS", 0.0)
+    monkeypatch.setattr(Updater, "update", update_damaged)
+    assert train_here(run).state == "finished"
+    (answer,) = [run.acknowledgement(path.name[:27]) for path in (run.directory / "commands").glob("*.ack.json")]
+    assert answer is not None
+    assert not answer.ok
+    assert answer.message.endswith("So the run does not go back to it. Others to go back to: 5, 15.")
+    assert steps_of(run) == [5, 10, 15, 20]
+
+
+def test_going_back_during_a_pause_stays_paused(
+    make_run: MakeRun, train_here: TrainHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(checkpoint_interval=5)
+    send_at(monkeypatch, run, 6, ("pause", {}))
+    seen: list[tuple[str, int]] = []
+    orders = iter([("rewind", {}), ("resume", {}), ("resume", {})])  # it comes to step 7 twice
+
+    def wait(self: Control) -> None:
+        seen.append((run.status().state, run.status().step))
+        name, arguments = next(orders)
+        run.send(name, **arguments)
+
+    monkeypatch.setattr(Control, "wait", wait)
+    assert train_here(run).state == "finished"
+    assert seen == [("paused", 7), ("paused", 5), ("paused", 7)]
+    messages = [run.acknowledgement(path.name[:27]) for path in (run.directory / "commands").glob("*.ack.json")]
+    assert "Goes back to step 5 and stays paused." in [each.message for each in messages if each]
+
+
 # --- numbers that are none
 
 
@@ -234,6 +295,29 @@ def test_three_losses_in_a_row_that_are_no_numbers_go_back_with_half_the_learnin
     ]  # fmt: skip
     assert rewound[1]["settings"] == {"learning_rate": 0.005, "muon_learning_rate": 0.01}
     assert train_steps(run) == list(range(1, 21))
+
+
+def test_what_was_set_after_the_checkpoint_is_not_set_again_when_it_made_the_loss_no_number(
+    make_run: MakeRun, train_here: TrainHere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(checkpoint_interval=10, schedule="constant", warmup_steps=0)
+    sent: list[int] = []
+
+    def bad(at: int, rate: float) -> bool:
+        if at == 11 and not sent:
+            sent.append(at)
+            run.send("set", learning_rate=1e38)
+        return rate > 1e30
+
+    with monkeypatch.context() as patch:
+        patch.setattr("gpt_model.control.POLL_SECONDS", 0.0)
+        poison(patch, bad)
+        status = train_here(run)
+    assert (status.state, status.step, status.learning_rate) == ("finished", 20, 0.005)
+    (automatic,) = [event for event in run.read_events()[0] if "automatic" in event]
+    assert automatic["message"].endswith(
+        "the learning rate of step 10 is halved; what was set after that checkpoint is not set again (learning_rate)."
+    )
 
 
 def test_when_half_the_learning_rate_does_not_help_the_run_ends(

@@ -240,3 +240,10 @@ def test_a_start_from_a_file_of_weights_has_the_shape_of_the_weights(places: Loc
     Path("weights.pth").write_text("no weights")
     with pytest.raises(CheckpointError, match="no file of weights"):
         plan(places, init="weights.pth")
+
+
+def test_a_text_too_short_for_one_sequence_is_refused(places: Locations) -> None:
+    Path("short.txt").write_text("abc")
+    with pytest.raises(DataError, match="its 3 bytes leave at most 4 tokens to train on, and one sequence needs 17"):
+        check_texts(plan(places, files=["short.txt"], sets={"block_size": "16", "sequence_length": "none"}).config)
+    check_texts(plan(places, sets={"block_size": "16", "sequence_length": "none"}).config)
