@@ -25,6 +25,9 @@ elif LANES == 8 and _FEATURES.get("avx2"):
 HAS_FLOAT16 = bool(_FEATURES.get("f16c") or _FEATURES.get("fullfp16") or _FEATURES.get("neon"))
 """Whether it converts float16 by itself."""
 
+IS_ZEN = llvmlite.binding.get_host_cpu_name().startswith("znver")
+"""Whether it is AMD's: it follows several rows by itself, and what it is asked for may come into the nearest cache."""
+
 IS_X86 = llvmlite.binding.get_default_triple().startswith("x86_64")
 
 HAS_MATRIX_UNIT = bool(

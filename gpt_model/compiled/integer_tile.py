@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gpt_model.compiled.cpu import LANES, MULTIPLY_PAIRS, MULTIPLY_PAIRS_AND_ADD
+from gpt_model.compiled.cpu import IS_ZEN, LANES, MULTIPLY_PAIRS, MULTIPLY_PAIRS_AND_ADD
 from gpt_model.compiled.layout import GROUP, QUAD, ROWS
 from gpt_model.compiled.simd import ask
 
@@ -28,7 +28,7 @@ _SUMS = 4
 """Vectors of 32-bit sums for a tile's rows: two sums a row, one of each pair of a quad."""
 _PIECE = 64
 """Inputs of one turn of the loop."""
-AHEAD = 8192
+AHEAD = 4096 if IS_ZEN else 8192
 """Bytes between what is read and what the memory is asked for: without being asked, it delivers half as fast."""
 LINE = 64
 """Bytes of a line of memory."""

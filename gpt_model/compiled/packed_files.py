@@ -1,4 +1,4 @@
-"""Packed weights on disk, beside their checkpoint: mapped into memory, so that a second start reads nothing twice.
+"""Packed weights on disk, beside their checkpoint: a second start packs nothing again.
 
 CHECKPOINT/packed/int8/          or CHECKPOINT.pth.packed/int8/, or in the user's cache where that cannot be written
     head.npy  head_scales.npy  matrices.npy  scales.npy  vectors.npy
@@ -24,7 +24,7 @@ import numpy as np
 
 from gpt_model.cache_directory import cache_directory
 from gpt_model.compiled.layout import PackedDtype
-from gpt_model.compiled.memory import Array
+from gpt_model.compiled.memory import Array, read_array
 from gpt_model.compiled.packing import PackedModel, RangeError, expected_arrays
 from gpt_model.compiled.sizes import Sizes
 from gpt_model.config import ModelConfig
@@ -176,12 +176,9 @@ def _load(directory: Path, checkpoint: Path, config: ModelConfig, dtype: PackedD
         raise RangeError(str(why))
     arrays: dict[str, Any] = {"head_scales": None, "scales": None}
     for name, (kind, count) in expected_arrays(Sizes(config, dtype)).items():
-        if hash_of(directory / f"{name}.npy") != about["sha256"][name]:
+        arrays[name], digest = read_array(directory / f"{name}.npy")
+        if digest != about["sha256"][name] or arrays[name].dtype != kind or arrays[name].shape != (count,):
             return None
-        array = np.load(directory / f"{name}.npy", mmap_mode="r")
-        if array.dtype != kind or array.shape != (count,):
-            return None
-        arrays[name] = np.asarray(array)
     return PackedModel(config, dtype, **arrays)
 
 

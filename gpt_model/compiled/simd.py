@@ -13,13 +13,13 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from gpt_model.compiled.cpu import LANES
+from gpt_model.compiled.cpu import IS_ZEN, LANES
 
 _FLOAT, _INT32 = ir.FloatType(), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_INT32, LANES)
 
 
-_SECOND_CACHE = 2  # LLVM's number
+_CACHE = 3 if IS_ZEN else 2  # LLVM's numbers of the nearest cache and of the second
 
 
 class _Vector(types.Type):
@@ -161,7 +161,8 @@ def put(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
 def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
     """Ask the memory for what stands at `index`, which may lie behind the array's end.
 
-    Into the second cache: the nearest one can wait for no more than a dozen lines at a time.
+    Into the second cache: Intel's nearest one can wait for no more than a dozen lines at a time. Into the nearest where
+    that waits for more.
     """
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
@@ -176,7 +177,7 @@ def ask(builder: Any, address: Any) -> None:
     """Write the instruction of `prefetch`."""
     kind = ir.FunctionType(ir.VoidType(), [address.type, _INT32, _INT32, _INT32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [address, _INT32(0), _INT32(_SECOND_CACHE), _INT32(1)])
+    builder.call(function, [address, _INT32(0), _INT32(_CACHE), _INT32(1)])
 
 
 def _splat(builder: Any, value: Any, kind: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Packed weights on disk: made once, mapped, verified, made anew when they are not what they were."""
+"""Packed weights on disk: made once, verified, made anew when they are not what they were."""
 
 import dataclasses
 import io
@@ -63,7 +63,7 @@ def make(checkpoint: Path, dtype: PackedDtype = "int8") -> PackedModel:
     return pack_to_disk(checkpoint, read_config(checkpoint), dtype)
 
 
-def test_packed_once_in_a_process_of_its_own_and_mapped_from_then_on(
+def test_packed_once_in_a_process_of_its_own_and_read_from_then_on(
     checkpoint: Path, tiny_model: GPT, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packed_files.subprocess, "run", REAL_RUN)
