@@ -115,7 +115,8 @@ def _linear(crew, phase, w, scales, at, x, columns, y, rows, then, vectors, bias
     chunks = (rows + size - 1) // size
     chunk = take(crew.board, crew.call, phase, chunks)
     while chunk >= 0:
-        first, last = chunk * size, min(chunk * size + size, rows)
+        first = _place(chunk, chunks, crew.threads) * size
+        last = min(first + size, rows)
         _multiply(w, scales, at, x, columns, y, first, last, scratch)
         if then != _NOTHING:
             for column in range(columns):
@@ -125,6 +126,16 @@ def _linear(crew, phase, w, scales, at, x, columns, y, rows, then, vectors, bias
         finish(crew.board, phase)
         chunk = take(crew.board, crew.call, phase, chunks)
     wait(crew.board, crew.call, phase, chunks)
+
+
+@njit(nogil=True, error_model="numpy")
+def _place(chunk, chunks, threads):
+    """Return where a chunk stands, so that who takes every n-th of n threads reads on where it has just read.
+
+    What the memory was asked for ahead is then not what another thread reads, and the start of a chunk not a surprise.
+    """
+    part = chunks // threads
+    return chunk % threads * part + chunk // threads if chunk < part * threads else chunk
 
 
 def _multiply(w, scales, at, x, columns, y, first, last, scratch):
