@@ -14,6 +14,7 @@ import traceback
 from typing import TYPE_CHECKING, TextIO
 
 from gpt_model.errors import CheckpointError, GptError
+from gpt_model.head_start import begin_opening
 from gpt_model.token_record import Token
 from gpt_tui import wire
 from gpt_tui.checkpoint_names import resolve_checkpoint
@@ -79,6 +80,7 @@ class _Server:
         began = time.perf_counter()
         chosen = resolve_checkpoint(load.checkpoint, find_locations())
 
+        begin_opening(chosen.path, load.device, load.dtype)
         from gpt_model.backend import open_model
         from gpt_model.generation import Engine
 

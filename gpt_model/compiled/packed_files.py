@@ -9,7 +9,6 @@ They are packed in a process of its own (packer.py).
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import shutil
@@ -22,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from gpt_model.cache_directory import cache_directory
 from gpt_model.compiled.layout import PackedDtype
-from gpt_model.compiled.memory import Array, read_array
+from gpt_model.compiled.memory import Array
+from gpt_model.compiled.packed_places import forget, places, read
 from gpt_model.compiled.packing import PackedModel, RangeError, expected_arrays
 from gpt_model.compiled.sizes import Sizes
 from gpt_model.config import ModelConfig
@@ -47,13 +46,16 @@ def load_packed(checkpoint: Path, config: ModelConfig, dtype: PackedDtype) -> Pa
     Raises:
         RangeError: it was found before that a weight is too large for the precision.
     """
-    for directory in _places(checkpoint, dtype):
-        try:
-            if (packed := _load(directory, checkpoint, config, dtype)) is not None:
-                return packed
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # cut short or of another format: it is made anew
-    return None
+    try:
+        for directory in places(checkpoint, dtype):
+            try:
+                if (packed := _load(directory, checkpoint, config, dtype)) is not None:
+                    return packed
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # cut short or of another format: it is made anew
+        return None
+    finally:
+        forget()  # what was read ahead is not what stands there when it is asked for again
 
 
 def pack_to_disk(checkpoint: Path, config: ModelConfig, dtype: PackedDtype) -> PackedModel:
@@ -64,8 +66,8 @@ def pack_to_disk(checkpoint: Path, config: ModelConfig, dtype: PackedDtype) -> P
         RangeError: a weight is too large for the precision.
         NotKeptError: no disk takes it.
     """
-    places = map(str, _places(checkpoint, dtype))
-    command = [sys.executable, "-P", "-m", "gpt_model.packer", str(checkpoint), dtype, *places]
+    where = map(str, places(checkpoint, dtype))
+    command = [sys.executable, "-P", "-m", "gpt_model.packer", str(checkpoint), dtype, *where]
     with lifeline() as line:
         done = subprocess.run(command, stdin=line, capture_output=True, text=True, check=False)
     why = (done.stderr.strip().splitlines() or [f"the packer ended with exit code {done.returncode}"])[-1]
@@ -176,7 +178,7 @@ def _load(directory: Path, checkpoint: Path, config: ModelConfig, dtype: PackedD
         raise RangeError(str(why))
     arrays: dict[str, Any] = {"head_scales": None, "scales": None}
     for name, (kind, count) in expected_arrays(Sizes(config, dtype)).items():
-        arrays[name], digest = read_array(directory / f"{name}.npy")
+        arrays[name], digest = read(directory / f"{name}.npy")
         if digest != about["sha256"][name] or arrays[name].dtype != kind or arrays[name].shape != (count,):
             return None
     return PackedModel(config, dtype, **arrays)
@@ -193,10 +195,3 @@ def _note_origin(file: Path, about: dict[str, Any]) -> None:
 def _about(config: ModelConfig, dtype: PackedDtype, origin: object) -> dict[str, Any]:
     shape = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     return {"format": _FORMAT, "dtype": dtype, "model": shape, "origin": origin}
-
-
-def _places(checkpoint: Path, dtype: PackedDtype) -> list[Path]:
-    """Return where the packed form may lie, best first."""
-    beside = checkpoint / "packed" if checkpoint.is_dir() else checkpoint.with_name(checkpoint.name + ".packed")
-    name = hashlib.sha256(str(checkpoint.resolve()).encode()).hexdigest()[:16]
-    return [beside / dtype, cache_directory() / "packed" / name / dtype]

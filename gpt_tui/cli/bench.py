@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from gpt_model.head_start import begin_opening
 from gpt_tui.checkpoint_names import resolve_checkpoint
 from gpt_tui.cli.bench_session import DEFAULT_CHAIN, Session
 from gpt_tui.cli.bench_train import train
@@ -181,6 +182,7 @@ def first_token(**flags: Any) -> None:
     settings = loaded.settings
     chosen = resolve_checkpoint(settings.checkpoint, find_locations())
 
+    begin_opening(chosen.path, settings.device, settings.dtype)
     from gpt_model.backend import open_model
     from gpt_model.generation import Engine, Request
 

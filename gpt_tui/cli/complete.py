@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from gpt_model.head_start import begin_opening
 from gpt_model.token_record import Finished, Token
 from gpt_tui.checkpoint_names import resolve_checkpoint
 from gpt_tui.cli.completion_output import JsonLinesWriter, JsonWriter, TextWriter, Writer
@@ -60,6 +61,7 @@ def complete(
     seed = secrets.randbelow(2**31) if settings.seed is None else settings.seed
     checkpoint = resolve_checkpoint(settings.checkpoint, locations)
 
+    begin_opening(checkpoint.path, settings.device, settings.dtype)
     from gpt_model.backend import open_model
     from gpt_model.generation import Engine, Request
 
