@@ -9,7 +9,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _LINE = 64
-_PIECE = 2**22  # bytes that are hashed while they are still near
+_PIECE = 2**26  # bytes that are read and hashed at a time: between two, the reader wants Python back from an import
 
 
 def aligned_zeros(shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
