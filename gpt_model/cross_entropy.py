@@ -75,12 +75,7 @@ class _Head:
         self._z_loss, self._softcap, self._products = z_loss, softcap, products
         kind = hidden.device.type
         self._dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-        rows, size = hidden.shape[0], weight.shape[0]
-        most = max((_LOGITS if self._dtype == torch.float32 else _LOW_LOGITS) // size, 1)
-        chunks = max(-(-rows // most), 1)
-        self._rows = max(-(-rows // chunks), 1)
-        """Rows of a chunk: as many in each."""
-        self._slice = max(_SLICE // size, 1)
+        self._slice = max(_SLICE // weight.shape[0], 1)
         """Rows of which float32 logits are held at a time, where the chunk's are not."""
 
     @torch.no_grad()
@@ -100,12 +95,13 @@ class _Head:
         with_gradient = hidden_gradient is not None or weight_gradient is not None
         low_hidden, low_weight = hidden.to(self._dtype), weight.to(self._dtype)
         products = self._products.head(low_weight)
+        size = self._rows(count, weight.shape[0] * products.room)
         share = (hidden / count).to(self._dtype) if weight_gradient is not None else None  # (N, C)
         wide = hidden.new_empty((0, weight.shape[0]))
         if self._dtype != torch.float32:
-            wide = hidden.new_empty((min(self._slice, self._rows), weight.shape[0]), dtype=torch.float32)
-        for first in range(0, count, self._rows):
-            rows = slice(first, min(first + self._rows, count))
+            wide = hidden.new_empty((min(self._slice, size), weight.shape[0]), dtype=torch.float32)
+        for first in range(0, count, size):
+            rows = slice(first, min(first + size, count))
             chunk = low_hidden[rows]  # (R, C)
             logits = products.logits(chunk)  # (R, V)
             total += self._turn_into_gradient(logits, wide, targets[rows], with_gradient)
@@ -115,6 +111,12 @@ class _Head:
                 products.add_gradient(weight_gradient, logits, share[rows], first == 0)
             del logits  # its room is the next chunk's
         return total / count
+
+    def _rows(self, count: int, width: int) -> int:
+        """Return the rows of a chunk: as many in each."""
+        most = max((_LOGITS if self._dtype == torch.float32 else _LOW_LOGITS) // width, 1)
+        chunks = max(-(-count // most), 1)
+        return max(-(-count // chunks), 1)
 
     def _turn_into_gradient(self, logits: Tensor, wide: Tensor, targets: Tensor, with_gradient: bool) -> Tensor:
         """Return the summed loss of logits (R, V); leave its gradient in them if asked. `wide` is room for float32."""

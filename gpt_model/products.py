@@ -33,6 +33,9 @@ class Products:
 class HeadProducts:
     """The three products of a head and some of its rows: logits, and what comes back of them."""
 
+    room = 1
+    """How many times a chunk's logits they hold."""
+
     def __init__(self, weight: Tensor) -> None:
         self._weight = weight
 
@@ -83,6 +86,8 @@ def _is_ours(a: Tensor, b: Tensor) -> bool:
 
 
 class _OneDnnHead(HeadProducts):
+    room = 2  # and the other way round
+
     def __init__(self, weight: Tensor, transpose: Transpose) -> None:
         super().__init__(weight)
         self._transpose = transpose
