@@ -62,11 +62,11 @@ def evaluate(
 def _fields(row: dict[str, Any]) -> str:
     return format_fields(
         [
-            ("dtype", row["dtype"]),
             ("loss", f"{row['loss']:.4f} nats a token"),
             ("perplexity", f"{row['perplexity']:,.2f}"),
             ("bits per byte", f"{row['bits_per_byte']:.4f}"),
             ("tokens", f"{row['tokens']:,}"),
+            ("dtype", row["dtype"]),
         ]
     )
 
