@@ -1,5 +1,6 @@
 """When one of several processes has too little memory, all compute the batch in smaller parts; nothing is lost."""
 
+import functools
 import json
 import socket
 import subprocess
@@ -13,6 +14,7 @@ SCRIPT = Path(__file__).with_name("short_of_memory.py")
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@functools.cache
 def two_processes(micro_batch_size: int, where: str, room: int) -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
