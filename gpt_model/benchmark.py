@@ -16,6 +16,7 @@ import torch
 from gpt_model.backend import OpenModel
 from gpt_model.config import ModelConfig
 from gpt_model.generation import Engine, Request
+from gpt_model.product_rates import ways_to_square
 from gpt_model.token_record import Token
 from samplers import Chain
 
@@ -82,7 +83,7 @@ class Machine:
         self._dtype = torch.float32 if on_cpu else getattr(torch, opened.backend.dtype)
         self._side = _SQUARE if on_cpu else _SQUARE_OF_OTHERS
         self._bandwidth: dict[str, list[float]] = {}
-        self._matmul: list[float] = []
+        self._matmul: dict[str, list[float]] = {}
         self._buffer: torch.Tensor | None = None
 
     @torch.inference_mode()
@@ -105,14 +106,16 @@ class Machine:
             for name, reader in readers.items():
                 taken = self._bandwidth.setdefault(name, [])
                 taken.extend(4 * _BUFFER / self._seconds(reader) for _ in range(3))
-            self._matmul += [2 * self._side**3 / self._seconds(lambda: torch.mm(square, square)) for _ in range(3)]
+            for name, product in ways_to_square(square).items():
+                rates = self._matmul.setdefault(name, [])
+                rates.extend(2 * self._side**3 / self._seconds(product) for _ in range(3))
         finally:
             torch.set_num_threads(before)
 
     @property
     def limits(self) -> Limits:
-        """Medians of what was measured, of the bandwidth that of the fastest reader."""
-        return Limits(max(map(statistics.median, self._bandwidth.values())), statistics.median(self._matmul))
+        """Medians of what was measured, those of the fastest reader and of the faster library."""
+        return Limits(*(max(map(statistics.median, each.values())) for each in (self._bandwidth, self._matmul)))
 
     def _seconds(self, work: Callable[[], object]) -> float:
         _wait_for(self._device)

@@ -42,6 +42,14 @@ def onednn_product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], ""))
 
 
+def ways_to_square(matrix: Tensor) -> dict[str, Callable[[], Tensor]]:
+    """Return torch's ways of multiplying a square matrix with itself, by name: who tells a rate takes the best."""
+    ways = {"mm": lambda: torch.mm(matrix, matrix)}
+    if matrix.device.type == "cpu" and matrix.dtype == torch.float32 and product_rates().onednn:
+        ways["onednn"] = lambda: onednn_product(matrix, matrix, None)
+    return ways
+
+
 @functools.cache
 def product_rates() -> ProductRates:
     """Return the rates that were measured on this machine, once: a choice that changes is no exact resume."""

@@ -6,7 +6,6 @@ The steps are those of a run: batches of random ids go through the real Updater.
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from gpt_model.benchmark import peak_memory
 from gpt_model.config import ModelConfig
 from gpt_model.device import choose_device
 from gpt_model.presets import Preset
-from gpt_model.product_rates import onednn_product, product_rates
+from gpt_model.product_rates import ways_to_square
 from gpt_model.update import Updater
 
 _SQUARE = 2048
@@ -81,18 +80,16 @@ class StepBenchmark:
         """
         dtype = self._updater.precision or torch.float32
         square = torch.ones(_SQUARE, _SQUARE, device=self._device, dtype=dtype)
-        product = torch.empty_like(square)
-        ways: list[Callable[[], object]] = [lambda: torch.mm(square, square, out=product)]
-        if self._device.type == "cpu" and dtype == torch.float32 and product_rates().onednn:
-            ways.append(lambda: onednn_product(square, square, None))
-        seconds: list[list[float]] = [[] for _ in ways]
+        seconds: dict[str, list[float]] = {}
         for _ in range(4):
-            for way, taken in zip(ways, seconds, strict=True):
+            for name, way in ways_to_square(square).items():
                 began = time.perf_counter()
                 way()
                 self._wait()
-                taken.append(time.perf_counter() - began)
-        return 2 * _SQUARE**3 / min(statistics.median(taken[1:]) for taken in seconds)  # the first fills caches
+                seconds.setdefault(name, []).append(time.perf_counter() - began)
+        return (
+            2 * _SQUARE**3 / min(statistics.median(taken[1:]) for taken in seconds.values())
+        )  # the first fills caches
 
     def measure(self, steps: int) -> StepPace:
         """Make two steps to warm up and `steps` that count, with the product measured between them."""
