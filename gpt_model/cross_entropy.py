@@ -5,6 +5,7 @@ would each hold as much. Here a chunk's logits turn into their own gradient in p
 Hsu et al. 2024, "Liger Kernel", arXiv 2410.10989, section 3.2. Shapes: N rows, C width, V vocabulary.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,9 +22,32 @@ _SLICE = 2**22
 """Of which so many at a time are float32."""
 
 
+RowLosses = Callable[[Tensor, Tensor, float, bool], Tensor]
+"""See `row_losses`."""
+
+
+def row_losses(logits: Tensor, targets: Tensor, z_loss: float, in_place: bool) -> Tensor:
+    """Return the losses (R,), in nats, of targets (R,) under logits (R, V); see head_loss for the z-loss.
+
+    The logits' room is used up; if asked, their gradient is left in it.
+    """
+    rows = torch.arange(len(logits), device=logits.device)
+    right = logits[rows, targets]
+    # In place is safe: a row's maximum and sum are known before its first number is written.
+    log_probabilities = torch.log_softmax(logits, dim=-1, out=logits)
+    log_right = log_probabilities[rows, targets]
+    normaliser = right - log_right  # (R,): the logarithm of the sum of exponentials
+    if in_place:
+        gradient = log_probabilities.exp_()
+        if z_loss:
+            gradient.mul_((1 + 2 * z_loss * normaliser)[:, None])
+        gradient[rows, targets] -= 1
+    return z_loss * normaliser.square() - log_right
+
+
 def head_loss(
     hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0, softcap: float = 0.0,
-    products: Products | None = None,
+    products: Products | None = None, row_losses: RowLosses = row_losses,
 ) -> Tensor:  # fmt: skip
     """Return the mean cross-entropy, in nats a row, of targets (N,) int64 under hidden (N, C) @ weight (V, C)ᵀ.
 
@@ -37,8 +61,9 @@ def head_loss(
             section 5).
         softcap: Logits are pressed between ± this by a tanh (Gemma 2, arXiv 2408.00118, section 2); 0 leaves them.
         products: How matrices are multiplied; torch's way when not given.
+        row_losses: What computes as `row_losses` does.
     """
-    head = _Head(hidden, weight, z_loss, softcap, products or Products())
+    head = _Head(hidden, weight, z_loss, softcap, products or Products(), row_losses)
     if torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad):
         return _HeadLoss.apply(hidden, weight, targets, head)  # type: ignore[no-any-return, no-untyped-call]
     return head.loss(hidden, weight, targets)
@@ -71,8 +96,11 @@ class _HeadLoss(torch.autograd.Function):
 class _Head:
     """How one call computes: its precision, its chunks and what is added to the cross-entropy."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, z_loss: float, softcap: float, products: Products) -> None:
-        self._z_loss, self._softcap, self._products = z_loss, softcap, products
+    def __init__(
+        self, hidden: Tensor, weight: Tensor, z_loss: float, softcap: float, products: Products,
+        row_losses: RowLosses,
+    ) -> None:  # fmt: skip
+        self._z_loss, self._softcap, self._products, self._row_losses = z_loss, softcap, products, row_losses
         kind = hidden.device.type
         self._dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         self._slice = max(_SLICE // weight.shape[0], 1)
@@ -95,7 +123,7 @@ class _Head:
         with_gradient = hidden_gradient is not None or weight_gradient is not None
         low_hidden, low_weight = hidden.to(self._dtype), weight.to(self._dtype)
         products = self._products.head(low_weight)
-        size = self._rows(count, weight.shape[0] * products.room)
+        size = self._rows(count, weight.shape[0])
         share = (hidden / count).to(self._dtype) if weight_gradient is not None else None  # (N, C)
         wide = hidden.new_empty((0, weight.shape[0]))
         if self._dtype != torch.float32:
@@ -136,18 +164,7 @@ class _Head:
             logits.div_(self._softcap).tanh_()
             slope = 1 - logits.square() if with_gradient else None
             logits.mul_(self._softcap)
-        rows = torch.arange(len(logits), device=logits.device)
-        right = logits[rows, targets]
-        # In place is safe: a row's maximum and sum are known before its first number is written.
-        log_probabilities = torch.log_softmax(logits, dim=-1, out=logits)
-        log_right = log_probabilities[rows, targets]
-        normaliser = right - log_right  # (R,): the logarithm of the sum of exponentials
-        loss = self._z_loss * normaliser.square().sum() - log_right.sum()
-        if with_gradient:
-            gradient = log_probabilities.exp_()
-            if self._z_loss:
-                gradient.mul_((1 + 2 * self._z_loss * normaliser)[:, None])
-            gradient[rows, targets] -= 1
-            if slope is not None:
-                gradient.mul_(slope)
+        loss = self._row_losses(logits, targets, self._z_loss, with_gradient).sum()
+        if slope is not None:
+            logits.mul_(slope)
         return loss

@@ -7,7 +7,10 @@ import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
+
 from gpt_model.model import GPT, MLP, CausalSelfAttention, Dropout, Linear
+from gpt_model.polar import PolarFactor
 from gpt_model.product_rates import product_rates
 from gpt_model.products import OneDnnProducts, Products, Transpose
 
@@ -41,27 +44,37 @@ def _onednn_products() -> Products:
 
 
 def compile_kernels(model: GPT) -> bool:
-    """Have the blocks of a model on a CPU use compiled code, if it is to be had here; return whether they do.
+    """Have a model on a CPU use compiled code, if it is to be had here; return whether it does.
 
     torch's own takes a third of a small model's step, or half of it with dropout. The first time on a machine,
     compiling takes some seconds.
     """
-    own = [each for each in model.modules() if isinstance(each, CausalSelfAttention | MLP | Dropout)]
-    own = [each for each in own if not isinstance(each, Dropout) or each.share]
-    if not own or model.device.type != "cpu" or not _are_compiled():
+    if model.device.type != "cpu" or not _are_compiled():
         return False
+    from gpt_model.compiled.cross_entropy import row_losses
     from gpt_model.compiled.dropout import dropout
     from gpt_model.compiled.gelu import linear_gelu
     from gpt_model.compiled.training_attention import linear_attend
 
-    for each in own:
+    model.row_losses = row_losses
+    for each in model.modules():
         if isinstance(each, CausalSelfAttention):
             each.linear_attend = linear_attend
         elif isinstance(each, MLP):
             each.linear_gelu = linear_gelu
-        else:
+        elif isinstance(each, Dropout) and each.share:
             each.drop = dropout
     return True
+
+
+def choose_polar_factor(count: int, short: int, long: int, device: torch.device) -> PolarFactor:
+    """Return what computes the polar factors of so many matrices (short, long): compiled code where it pays."""
+    if device.type == "cpu" and _are_compiled():
+        from gpt_model.compiled.polar import CompiledPolarFactor, pays
+
+        if pays(count, short, long):
+            return CompiledPolarFactor(count, short, long)
+    return PolarFactor(count, short, long, device)
 
 
 def describe_kernels(compiled: bool) -> dict[str, str]:
@@ -89,7 +102,7 @@ def _sources() -> dict[str, str]:
     """Return by name the sources of the compiled code that training uses, and of all that they import there."""
     directory = Path(__file__).parent / "compiled"
     sources: dict[str, str] = {}
-    missing = {"training_attention", "attention_rows", "gelu", "gelu_rows", "dropout", "dropout_rows"}
+    missing = {"training_attention", "cross_entropy", "dropout", "gelu", "polar", "training_entries"}
     while missing:
         sources |= {name: (directory / f"{name}.py").read_text(encoding="utf-8") for name in missing}
         found = re.findall(r"from gpt_model\.compiled(?:\.| import )(\w+)", "\n".join(sources.values()))
@@ -102,16 +115,20 @@ def _are_compiled() -> bool:
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         return False
     try:
+        from gpt_model.compiled.cross_entropy import prepare_cross_entropy
         from gpt_model.compiled.dropout import prepare_dropout
         from gpt_model.compiled.gelu import prepare_gelu
         from gpt_model.compiled.machine_code import CompileError, compile_missing
+        from gpt_model.compiled.polar import prepare_polar
         from gpt_model.compiled.training_attention import prepare_attention
         from gpt_model.compiled.transpose import prepare_transpose
     except (ImportError, OSError):  # no numba
         return False
     try:
-        compile_missing(("attention", "gelu", "dropout", "transpose"), lambda told: None)
-        for prepare in (prepare_attention, prepare_gelu, prepare_dropout, prepare_transpose):
+        compile_missing(("attention", "gelu", "dropout", "transpose", "cross_entropy", "polar"), lambda told: None)
+        for prepare in (
+            prepare_attention, prepare_gelu, prepare_dropout, prepare_transpose, prepare_cross_entropy, prepare_polar,
+        ):  # fmt: skip
             prepare()
     except CompileError:
         return False

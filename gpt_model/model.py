@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from gpt_model.attention import attend
 from gpt_model.config import ModelConfig
-from gpt_model.cross_entropy import head_loss
+from gpt_model.cross_entropy import head_loss, row_losses
 from gpt_model.errors import GenerationError
 from gpt_model.products import Products
 
@@ -181,8 +181,9 @@ class GPT(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        # Whoever trains or scores may put faster ones here.
         self.products = Products()
-        """Whoever trains or scores may put faster ones here."""
+        self.row_losses = row_losses
         self._build(config)
         self._initialise()
 
@@ -260,8 +261,9 @@ class GPT(nn.Module):
     def loss(self, ids: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
         """Return the mean cross-entropy, in nats a token, of targets (B, T) after ids (B, T); see head_loss."""
         return head_loss(
-            self.hidden(ids).flatten(0, 1), self.wte.weight, targets.flatten(), z_loss, products=self.products
-        )
+            self.hidden(ids).flatten(0, 1), self.wte.weight, targets.flatten(), z_loss,
+            products=self.products, row_losses=self.row_losses,
+        )  # fmt: skip
 
     def _positions(self, ids: Tensor, cache: KVCache | None) -> Tensor:
         """Return the numbers (T,) of the positions that ids (B, T) take.

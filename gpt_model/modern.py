@@ -116,7 +116,8 @@ class ModernGPT(GPT):
     def loss(self, ids: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
         """Return the mean cross-entropy, in nats a token, of targets (B, T) after ids (B, T); see head_loss."""
         hidden, cap = self.hidden(ids).flatten(0, 1), self.config.logit_softcap
-        return head_loss(hidden, self.lm_head.weight, targets.flatten(), z_loss, cap, self.products)
+        weight, targets = self.lm_head.weight, targets.flatten()
+        return head_loss(hidden, weight, targets, z_loss, cap, self.products, self.row_losses)
 
 
 def normalise(values: Tensor, epsilon: float) -> Tensor:

@@ -5,7 +5,7 @@ makes them orthogonal is in polar.py.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from gpt_model.polar import PolarFactor
 
+MakePolarFactor = Callable[[int, int, int, torch.device], PolarFactor]
+"""What makes a PolarFactor, of whatever kind, for matrices of one shape on a device."""
 _STACK_NUMBERS = 2**24
 """Numbers of the matrices that are computed at once: enough to keep a GPU busy, at most 64 MiB a buffer."""
 
@@ -42,13 +44,21 @@ class Muon:
     Under FSDP every process has whole momenta and computes whole updates of its parts: the polar factor needs a matrix.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Take matrices (out, in) by their names; a `c_attn.weight` is three of them."""
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter],
+        polar_factor: MakePolarFactor = PolarFactor,
+    ) -> None:  # fmt: skip
+        """Take matrices (out, in) by their names; a `c_attn.weight` is three of them.
+
+        Args:
+            parameters: the matrices.
+            polar_factor: makes what makes them orthogonal, as PolarFactor does.
+        """
         alike: dict[tuple[int, ...], list[_Matrix]] = {}
         for name, parameter in parameters.items():
             matrix = _Matrix(name, parameter, 3 if name.endswith("c_attn.weight") else 1)
             alike.setdefault(tuple(sorted(matrix.shape)), []).append(matrix)
-        self._stacks = [_Stack(some) for matrices in alike.values() for some in _portions(matrices)]
+        self._stacks = [_Stack(some, polar_factor) for matrices in alike.values() for some in _portions(matrices)]
         self._momenta = {name: momentum for stack in self._stacks for name, momentum in stack.momenta.items()}
 
     @torch.no_grad()
@@ -84,7 +94,7 @@ class Muon:
 class _Stack:
     """Matrices of one shape, the shorter side first, with their momenta and the room to compute all at once."""
 
-    def __init__(self, matrices: Sequence[_Matrix]) -> None:
+    def __init__(self, matrices: Sequence[_Matrix], polar_factor: MakePolarFactor) -> None:
         self.parameters: list[Tensor] = [matrix.parameter for matrix in matrices]
         count, device = sum(matrix.parts for matrix in matrices), self.parameters[0].device
         short_and_long = min(matrices[0].shape), max(matrices[0].shape)
@@ -94,7 +104,7 @@ class _Stack:
         self.momenta = dict(zip((each.name for each in matrices), _views(self._momenta, matrices), strict=True))
         scales = [math.sqrt(max(1.0, each.shape[0] / each.shape[1])) for each in matrices for _ in range(each.parts)]
         self._scales = torch.tensor(scales, device=device)[:, None, None]
-        self._polar = PolarFactor(count, *short_and_long, device)
+        self._polar = polar_factor(count, *short_and_long, device)
 
     def step(self, learning_rate: float, momentum: float, weight_decay: float, skip: Tensor | None) -> None:
         gradients: list[Tensor] = [_whole(parameter.grad) for parameter in self.parameters]  # type: ignore[arg-type]

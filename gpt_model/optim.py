@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from gpt_model.config import TrainConfig
-from gpt_model.muon import Muon
+from gpt_model.muon import MakePolarFactor, Muon
+from gpt_model.polar import PolarFactor
 from gpt_model.schedule import learning_rate_at
 
 _BLOCK_MATRICES = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
@@ -19,12 +20,12 @@ _BLOCK_MATRICES = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 class Optimizer:
     """AdamW for every trainable parameter, or Muon for the matrices inside the blocks and AdamW for the others."""
 
-    def __init__(self, model: nn.Module, train: TrainConfig) -> None:
+    def __init__(self, model: nn.Module, train: TrainConfig, polar_factor: MakePolarFactor = PolarFactor) -> None:
         trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
         for_muon = _BLOCK_MATRICES if train.optimizer == "muon" else ()
         hidden = {name: each for name, each in trained.items() if name.endswith(for_muon)}
         others = [each for name, each in trained.items() if name not in hidden]
-        self._muon = Muon(hidden)
+        self._muon = Muon(hidden, polar_factor)
         self._adamw = _build_adamw(others, train)
         self._train, self._rate = train, 0.0
 
@@ -69,11 +70,6 @@ class Optimizer:
         """Go on from what `to_state` returned."""
         self._adamw.load_state_dict(state["adamw"])
         self._muon.restore(state["muon"])
-
-
-def build_optimizers(model: nn.Module, train: TrainConfig) -> Optimizer:
-    """Return the optimizers that the configuration names, for a model's trainable parameters."""
-    return Optimizer(model, train)
 
 
 def _build_adamw(parameters: list[nn.Parameter], train: TrainConfig) -> torch.optim.AdamW:

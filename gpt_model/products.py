@@ -33,9 +33,6 @@ class Products:
 class HeadProducts:
     """The three products of a head and some of its rows: logits, and what comes back of them."""
 
-    room = 1
-    """How many times a chunk's logits they hold."""
-
     def __init__(self, weight: Tensor) -> None:
         self._weight = weight
 
@@ -86,8 +83,6 @@ def _is_ours(a: Tensor, b: Tensor) -> bool:
 
 
 class _OneDnnHead(HeadProducts):
-    room = 2  # and the other way round
-
     def __init__(self, weight: Tensor, transpose: Transpose) -> None:
         super().__init__(weight)
         self._transpose = transpose
@@ -102,8 +97,15 @@ class _OneDnnHead(HeadProducts):
         return onednn_product(logits, self._turned, None)
 
     def add_gradient(self, total: Tensor, logits: Tensor, rows: Tensor, is_first: bool) -> None:
-        found = onednn_product(self._transpose(logits), self._transpose(rows), None)
-        (total.copy_ if is_first else total.add_)(found)
+        turned = self._transpose(rows)
+        for first in range(0, logits.shape[1], _COLUMNS):
+            columns = slice(first, first + _COLUMNS)
+            part = total[columns]
+            (part.copy_ if is_first else part.add_)(onednn_product(self._transpose(logits[:, columns]), turned, None))
+
+
+_COLUMNS = 2048
+"""Of a vocabulary, so many at a time: what is made of them is added up before it has left the cache."""
 
 
 class _Linear(torch.autograd.Function):

@@ -13,9 +13,9 @@ from torch import Tensor
 from gpt_model.averaging import AveragedWeights
 from gpt_model.batches import Batch
 from gpt_model.config import TrainConfig
-from gpt_model.kernels import choose_products, compile_kernels
+from gpt_model.kernels import choose_polar_factor, choose_products, compile_kernels
 from gpt_model.model import GPT
-from gpt_model.optim import build_optimizers, clip_gradients
+from gpt_model.optim import Optimizer, clip_gradients
 from gpt_model.precision import autocast_dtype
 
 
@@ -48,7 +48,7 @@ class Updater:
         """What matrix products are computed in; None is float32."""
         choose_products(model)
         compile_kernels(model)
-        self._optimizers = build_optimizers(model, train)
+        self._optimizers = Optimizer(model, train, choose_polar_factor)
         self._averages = AveragedWeights(model, train.ema_decay) if train.ema_decay else None
         self._are_averages_shown = False
         self._device = model.device

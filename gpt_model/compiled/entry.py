@@ -1,4 +1,4 @@
-"""The ways into the compiled code: a forward pass, a look at its logits, the draw, parts of training, a team's calls.
+"""The ways into the compiled code: a forward pass, the draw, a team's calls; those of training are training_entries.py.
 
     python -m gpt_model.compiled.entry NAME FILE      compiles, in a process of its own: numba is needed for this alone
 
@@ -18,25 +18,20 @@ import numpy as np
 from numba import carray, njit, types
 
 from gpt_model.compiled import layout as at
-from gpt_model.compiled.attention_rows import Head, attend_head, attend_head_gradient
 from gpt_model.compiled.cpu import IS_X86
 from gpt_model.compiled.decide_row import decide_row
 from gpt_model.compiled.decode_step import Crew, Scratch, Shape, Weights, forward
 from gpt_model.compiled.draw_row import draw_row
-from gpt_model.compiled.dropout_rows import drop_rows
-from gpt_model.compiled.gelu_rows import gelu_gradient_rows, gelu_rows
 from gpt_model.compiled.integer_products import Columns, Unit
 from gpt_model.compiled.scan_row import scan_row
 from gpt_model.compiled.simd import pointer
-from gpt_model.compiled.teamwork import publish, serve, take
-from gpt_model.compiled.transpose_rows import transpose_rows
+from gpt_model.compiled.teamwork import publish, serve
+from gpt_model.compiled.training_entries import SHARED, numbers
 from gpt_model.lifeline import end_with_parent
 
 _ELEMENTS = {
     "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16, "int8": np.int8, "int4": np.uint8,
 }  # fmt: skip
-_SHARED = ("gelu", "attention", "dropout", "transpose")
-"""Entries that an OpenMP pool calls, as C does and with nothing but the table's address."""
 _SHARED_CALL = """
 define void @{name}_shared(ptr %table) {{
   %result = alloca ptr
@@ -46,7 +41,7 @@ define void @{name}_shared(ptr %table) {{
   ret void
 }}
 """
-_KNOWN = ("sched_yield", "memset", "memcpy", "sqrt", "exp", "log")  # of the C library
+_KNOWN = ("sched_yield", "memset", "memcpy", "sqrt", "sqrtf", "exp", "log")  # of the C library
 _UNUSED = "declare void @NRT_MemInfo_call_dtor("  # of arrays that numba owns; here there are none
 
 
@@ -57,12 +52,7 @@ def _no_scales(address):
 
 @njit(nogil=True, error_model="numpy")
 def _group_scales(address):
-    return _numbers(address)
-
-
-@njit(nogil=True, error_model="numpy")
-def _numbers(address):
-    return carray(pointer(address), (1,), np.float32)  # indices are unchecked: its length is nobody's business
+    return numbers(address)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -97,7 +87,7 @@ def _unit(t, thread, unpacked):
     return Unit(
         t[at.MATRIX_UNIT] != 0,
         carray(pointer(sums), (1,), np.int32),
-        _numbers(sums + 2 * 4 * at.SIDE * at.SIDE * 4),
+        numbers(sums + 2 * 4 * at.SIDE * at.SIDE * 4),
         carray(pointer(sums + at.UNIT_SIZE - 64), (64,), np.uint8),
         carray(pointer(unpacked), (1,), np.int8),
     )
@@ -105,7 +95,7 @@ def _unit(t, thread, unpacked):
 
 @njit(nogil=True, error_model="numpy")
 def _shape(t):
-    epsilon = _numbers(t[at.EPSILON])[0]
+    epsilon = numbers(t[at.EPSILON])[0]
     return Shape(
         t[at.N_LAYER], t[at.N_HEAD], t[at.N_EMBD], t[at.WIDTH], t[at.HEAD], t[at.HEAD_WIDTH], t[at.ATTENTION],
         t[at.INNER], t[at.VOCAB_SIZE], t[at.VOCAB_ROWS], epsilon,
@@ -124,7 +114,7 @@ def _scratch(t, thread, inputs, unit):
         inputs(_matrix(t[at.MIXED], columns, t[at.ATTENTION]), t, at.MIXED_WHOLE, at.MIXED_SCALES, at.MIXED_PLANES),
         inputs(_matrix(t[at.INNER_OUT], columns, t[at.INNER]), t, at.INNER_WHOLE, at.INNER_SCALES, at.INNER_PLANES),
         _matrix(t[at.OUT], columns, width),
-        _numbers(unpacked),
+        numbers(unpacked),
         _matrix(t[at.SCORES] + thread * 4 * t[at.SPAN] * 4, 4, t[at.SPAN]),
         unit(t, thread, unpacked),
     )
@@ -146,7 +136,7 @@ def _forward(dtype: str) -> Any:
             scales(t[at.TABLE_SCALES]),
             carray(pointer(t[at.MATRICES]), (1,), body),
             scales(t[at.SCALES]),
-            _numbers(t[at.VECTORS]),
+            numbers(t[at.VECTORS]),
             carray(pointer(t[at.MATRIX_AT]), (layers, 4), np.int64),
             carray(pointer(t[at.VECTOR_AT]), (layers + 1, 8), np.int64),
         )
@@ -168,7 +158,7 @@ def _forward(dtype: str) -> Any:
 def _draw(address, thread):
     t = carray(pointer(address), (at.DRAW_SIZE,), np.int64)
     count, known = t[at.CANDIDATES], carray(pointer(t[at.KNOWN]), (5,), np.float64)
-    ids, values, few = carray(pointer(t[at.HEAD_IDS]), (1,), np.int64), _numbers(t[at.HEAD_VALUES]), _few(t)
+    ids, values, few = carray(pointer(t[at.HEAD_IDS]), (1,), np.int64), numbers(t[at.HEAD_VALUES]), _few(t)
     told = carray(pointer(t[at.TOLD]), (5 + 3 * count,), np.float64)
     if t[at.LOOKED] == 0:
         _look(t)
@@ -178,21 +168,21 @@ def _draw(address, thread):
         t[at.HEADS] = int(known[4])
     alive = t[at.ALIVE]
     if t[at.STEP_COUNT] > 0:
-        changed = _numbers(t[at.CHANGED])
+        changed = numbers(t[at.CHANGED])
         for place in range(t[at.HEADS]):
             changed[place] = values[place]
         alive = decide_row(
             carray(pointer(t[at.STEPS]), (at.MOST_STEPS, 2), np.float64), t[at.STEP_COUNT],
             carray(pointer(t[at.TOKENS]), (1,), np.int64), t[at.TOKEN_COUNT], ids, changed, t[at.HEADS], known[2],
-            known[0], _numbers(t[at.SHARE]), few,
+            known[0], numbers(t[at.SHARE]), few,
         )  # fmt: skip
         if alive < 0:
             told[0] = at.UNKNOWN
             return
     draw_row(
-        _numbers(t[at.RAW]), known, ids, values, t[at.HEADS], _numbers(t[at.PROCESSED]),
+        numbers(t[at.RAW]), known, ids, values, t[at.HEADS], numbers(t[at.PROCESSED]),
         carray(pointer(t[at.CUTS]), (3,), np.float32), alive, few, t[at.SIZE],
-        carray(pointer(t[at.UNIFORM]), (1,), np.float64)[0], count, _numbers(t[at.SHARE]), told,
+        carray(pointer(t[at.UNIFORM]), (1,), np.float64)[0], count, numbers(t[at.SHARE]), told,
     )  # fmt: skip
 
 
@@ -209,110 +199,14 @@ def _scan(address, thread):
 @njit(nogil=True, error_model="numpy")
 def _look(t):
     scan_row(
-        _numbers(t[at.RAW]),
+        numbers(t[at.RAW]),
         t[at.SIZE],
         carray(pointer(t[at.REACH]), (1,), np.float32)[0],
         t[at.MOST_HEADS],
         carray(pointer(t[at.HEAD_IDS]), (1,), np.int64),
-        _numbers(t[at.HEAD_VALUES]),
+        numbers(t[at.HEAD_VALUES]),
         carray(pointer(t[at.KNOWN]), (5,), np.float64),
     )
-
-
-@njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _gelu(address, thread):
-    t = carray(pointer(address), (at.SHARED_TABLE,), np.int64)
-    board, call, rows = carray(pointer(t[at.GELU_BOARD]), (1,), np.int64), t[at.GELU_CALL], t[at.GELU_CHUNK_ROWS]
-    chunks = -(-t[at.GELU_ROWS] // rows)
-    chunk = take(board, call, 0, chunks)
-    while chunk >= 0:
-        last = min((chunk + 1) * rows, t[at.GELU_ROWS])
-        if t[at.GELU_IS_LOW]:
-            _gelu_chunk(_low_numbers, t, chunk, chunk * rows, last)
-        else:
-            _gelu_chunk(_numbers, t, chunk, chunk * rows, last)
-        chunk = take(board, call, 0, chunks)
-
-
-@njit(nogil=True, error_model="numpy")
-def _low_numbers(address):
-    return carray(pointer(address), (1,), np.uint16)
-
-
-@njit(nogil=True, error_model="numpy")
-def _gelu_chunk(numbers, t, chunk, first, last):
-    product, bias, width = numbers(t[at.GELU_INPUT]), _numbers(t[at.GELU_BIAS]), t[at.GELU_WIDTH]
-    result = numbers(t[at.GELU_OUTPUT])
-    if t[at.GELU_GRADIENT]:
-        gradient, sums = numbers(t[at.GELU_GRADIENT]), _numbers(t[at.GELU_SUMS])
-        gelu_gradient_rows(product, bias, width, gradient, result, first, last, sums, chunk * width)
-    else:
-        gelu_rows(product, bias, width, result, first, last)
-
-
-@njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _attention(address, thread):
-    t = carray(pointer(address), (at.SHARED_TABLE,), np.int64)
-    board, call = carray(pointer(t[at.HEAD_BOARD]), (1,), np.int64), t[at.HEAD_CALL]
-    room = _numbers(t[at.HEAD_ROOM] + 4 * t[at.HEAD_ROOM_SIZE] * take(board, call, 1, t[at.HEAD_THREADS]))
-    heads = t[at.HEAD_SEQUENCES] * t[at.HEAD_COUNT]
-    which = take(board, call, 0, heads)
-    while which >= 0:
-        if t[at.HEAD_IS_LOW]:
-            _attend(_low_numbers, t, which, room)
-        else:
-            _attend(_numbers, t, which, room)
-        which = take(board, call, 0, heads)
-
-
-@njit(nogil=True, error_model="numpy")
-def _attend(numbers, t, which, room):
-    count, D, factors = t[at.HEAD_COUNT], t[at.HEAD_SIZE], _numbers(t[at.HEAD_FACTORS])
-    head = Head(
-        t[at.HEAD_LENGTH], D, count, 3 * count * D, factors[0], t[at.HEAD_LIMIT], factors[1], t[at.HEAD_SEED]
-    )  # fmt: skip
-    sequence, own = which // count, which % count
-    product, bias, result = numbers(t[at.HEAD_INPUT]), _numbers(t[at.HEAD_BIAS]), numbers(t[at.HEAD_OUTPUT])
-    norms = _numbers(t[at.HEAD_NORMS])
-    if t[at.HEAD_GRADIENT]:
-        gradient, sums = numbers(t[at.HEAD_GRADIENT]), _numbers(t[at.HEAD_SUMS])
-        attend_head_gradient(head, sequence, own, product, bias, gradient, norms, result, sums, room)
-    else:
-        attend_head(head, sequence, own, product, bias, result, norms, room)
-
-
-@njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _dropout(address, thread):
-    t = carray(pointer(address), (at.SHARED_TABLE,), np.int64)
-    board, call, rows = carray(pointer(t[at.DROP_BOARD]), (1,), np.int64), t[at.DROP_CALL], t[at.DROP_COUNT]
-    chunks = -(-rows // at.DROP_ROWS)
-    chunk = take(board, call, 0, chunks)
-    while chunk >= 0:
-        last = min((chunk + 1) * at.DROP_ROWS, rows)
-        if t[at.DROP_IS_LOW]:
-            _drop(_low_numbers, t, chunk * at.DROP_ROWS, last)
-        else:
-            _drop(_numbers, t, chunk * at.DROP_ROWS, last)
-        chunk = take(board, call, 0, chunks)
-
-
-@njit(nogil=True, error_model="numpy")
-def _drop(numbers, t, first, last):
-    source, result, swell = numbers(t[at.DROP_INPUT]), numbers(t[at.DROP_OUTPUT]), _numbers(t[at.DROP_SWELL])[0]
-    drop_rows(source, result, t[at.DROP_NUMBERS], first, last, t[at.DROP_SEED], t[at.DROP_LIMIT], swell)
-
-
-@njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _transpose(address, thread):
-    t = carray(pointer(address), (at.SHARED_TABLE,), np.int64)
-    board, call, rows = carray(pointer(t[at.TURN_BOARD]), (1,), np.int64), t[at.TURN_CALL], t[at.TURN_COUNT]
-    target = (t[at.TURN_OUTPUT] - t[at.TURN_INPUT]) // 4  # of one array, which begins where the matrix does
-    chunks = -(-rows // at.TURN_ROWS)
-    chunk = take(board, call, 0, chunks)
-    while chunk >= 0:
-        first, last = chunk * at.TURN_ROWS, min((chunk + 1) * at.TURN_ROWS, rows)
-        transpose_rows(_numbers(t[at.TURN_INPUT]), rows, t[at.TURN_WIDTH], target, first, last)
-        chunk = take(board, call, 0, chunks)
 
 
 @njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
@@ -326,8 +220,7 @@ def _serve(address, number):
 
 
 _ENTRIES = {
-    "draw": _draw, "scan": _scan, "publish": _publish, "serve": _serve, "gelu": _gelu, "attention": _attention,
-    "dropout": _dropout, "transpose": _transpose,
+    "draw": _draw, "scan": _scan, "publish": _publish, "serve": _serve, **SHARED,
 }  # fmt: skip
 
 
@@ -341,7 +234,7 @@ def compile_entry(name: str) -> tuple[str, bytes]:
     line = next((line for line in code.splitlines() if line.startswith(_UNUSED)), None)
     if line is not None:
         code = code.replace(line, "define internal void @NRT_MemInfo_call_dtor(ptr %unused) { ret void }")
-    if name in _SHARED:
+    if name in SHARED:
         code += _SHARED_CALL.format(name=name, symbol=symbol)
         symbol = f"{name}_shared"
     module = llvm.parse_assembly(code)

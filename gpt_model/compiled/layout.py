@@ -45,7 +45,7 @@ UNKNOWN, NOT_FINITE = -1, -2
 FEW_TOKENS = 64
 """So many tokens are sorted at the end of a draw."""
 
-# And so are the activation, the attention, the dropout and the transposition of a training step.
+# And so are the parts of a training step.
 (
     GELU_BOARD, GELU_CALL, GELU_ROWS, GELU_WIDTH, GELU_CHUNK_ROWS, GELU_IS_LOW, GELU_INPUT, GELU_BIAS, GELU_OUTPUT,
     GELU_GRADIENT, GELU_SUMS,
@@ -61,9 +61,15 @@ FEW_TOKENS = 64
 ) = range(10)  # fmt: skip
 DROP_ROW, DROP_ROWS = 1024, 16
 """Numbers of a row, and rows that are taken at a time."""
-(TURN_BOARD, TURN_CALL, TURN_COUNT, TURN_WIDTH, TURN_INPUT, TURN_OUTPUT) = range(6)
-TURN_ROWS = 64
-"""Rows that are turned at a time: four whole lines of memory in each of the others."""
+(TURN_BOARD, TURN_CALL, TURN_COUNT, TURN_WIDTH, TURN_STEP, TURN_ROWS, TURN_INPUT, TURN_OUTPUT) = range(8)
+(
+    LOSS_BOARD, LOSS_CALL, LOSS_ROWS, LOSS_WIDTH, LOSS_CHUNK_ROWS, LOSS_IN_PLACE, LOSS_LOGITS, LOSS_TARGETS, LOSS_Z,
+    LOSS_LOSSES,
+) = range(10)  # fmt: skip
+(
+    POLAR_BOARD, POLAR_CALL, POLAR_THREADS, POLAR_COUNT, POLAR_SHORT, POLAR_LONG, POLAR_MATRICES, POLAR_ROOM,
+    POLAR_ROOM_SIZE,
+) = range(9)  # fmt: skip
 SHARED_TABLE = 32
 """Numbers of such a call's table, of which the first two are the board's address and the call's number."""
 

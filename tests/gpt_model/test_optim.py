@@ -13,7 +13,7 @@ from gpt_model.config import ModelConfig, TrainConfig
 from gpt_model.initialisation import zero_residual_projections
 from gpt_model.lora import adapt
 from gpt_model.model import GPT
-from gpt_model.optim import Optimizer, build_optimizers, clip_gradients
+from gpt_model.optim import Optimizer, clip_gradients
 from gpt_model.schedule import learning_rate_at
 
 COSINE = TrainConfig(learning_rate=1.0, warmup_steps=10, max_steps=110, min_learning_rate=0.1)
@@ -64,7 +64,7 @@ def test_a_run_shorter_than_its_warm_up_still_has_learning_rates(schedule: str) 
 
 
 def step_with(model: GPT, train: TrainConfig, gradient: float, at: int = 10, skip: Tensor | None = None) -> None:
-    optimizer = build_optimizers(model, train)
+    optimizer = Optimizer(model, train)
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, gradient)
     optimizer.apply(train, at)
@@ -121,7 +121,7 @@ def test_both_learning_rates_follow_the_schedule() -> None:
 
 def test_what_is_changed_during_a_run_reaches_the_optimizer() -> None:
     model = tiny()
-    optimizer = build_optimizers(model, COSINE)
+    optimizer = Optimizer(model, COSINE)
     changed = dataclasses.replace(COSINE, learning_rate=2.0, weight_decay=0.25, schedule="constant")
     assert optimizer.apply(changed, 50) == 2.0
     torch.nn.init.ones_(model.wte.weight)
@@ -154,14 +154,14 @@ def test_going_on_from_a_state_gives_the_same_bits(optimizer: Literal["adamw", "
             optimizers.zero_grad()
 
     straight = tiny()
-    optimizers = build_optimizers(straight, train)
+    optimizers = Optimizer(straight, train)
     train_on(straight, optimizers, range(3))
     torch.save({"weights": straight.state_dict(), "optimizers": optimizers.to_state()}, tmp_path / "state")
     train_on(straight, optimizers, range(3, 6))
     saved = torch.load(tmp_path / "state", weights_only=True)
     resumed = tiny()
     resumed.load_state_dict(saved["weights"])
-    optimizers = build_optimizers(resumed, train)
+    optimizers = Optimizer(resumed, train)
     optimizers.restore(saved["optimizers"])
     train_on(resumed, optimizers, range(3, 6))
     assert all(torch.equal(*pair) for pair in zip(straight.parameters(), resumed.parameters(), strict=True))

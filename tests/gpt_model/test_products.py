@@ -108,7 +108,7 @@ def test_a_models_layers_and_head_multiply_so(faster: bool) -> None:
     torch.testing.assert_close(gpt(ids), before, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (16, 16), (64, 32), (65, 33), (200, 7), (3, 200), (0, 5)])
+@pytest.mark.parametrize("shape", [(1, 1), (16, 16), (64, 32), (65, 33), (200, 7), (3, 200), (1100, 40), (0, 5)])
 def test_a_matrix_is_turned(shape: tuple[int, int]) -> None:
     prepare_transpose()
     (matrix,) = (each.detach() for each in drawn(shape))
@@ -116,6 +116,13 @@ def test_a_matrix_is_turned(shape: tuple[int, int]) -> None:
     assert transpose(matrix).is_contiguous()
     assert torch.equal(transpose(matrix.t()), matrix)
     assert torch.equal(transpose(matrix.double()), matrix.double().t())
+
+
+def test_some_columns_of_a_matrix_are_turned() -> None:
+    prepare_transpose()
+    matrix = drawn((600, 100))[0].detach()
+    for columns in (slice(0, 32), slice(7, 60), slice(90, None)):
+        assert torch.equal(transpose(matrix[:, columns]), matrix[:, columns].t())
 
 
 @pytest.mark.parametrize(("bfloat16", "wanted"), [(4.0, torch.bfloat16), (2.5, None), (0.0, None)])

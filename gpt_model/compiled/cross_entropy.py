@@ -1,0 +1,50 @@
+"""row_losses: the cross-entropy of rows of logits in a training step on the CPU, compiled."""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from gpt_model import cross_entropy
+from gpt_model.compiled.cpu import LANES
+from gpt_model.compiled.memory import address, aligned_zeros
+from gpt_model.compiled.shared import Shared
+
+_CHUNK = 2**16
+"""So many logits, about, are taken at a time."""
+
+
+@functools.cache
+def _shared() -> Shared:
+    return Shared("cross_entropy")
+
+
+def prepare_cross_entropy() -> None:
+    """Compile what `row_losses` needs, once on this machine.
+
+    Raises:
+        CompileError: numba is missing or does not work here, or torch has other threads than OpenMP's.
+    """
+    _shared()
+
+
+def row_losses(logits: Tensor, targets: Tensor, z_loss: float, in_place: bool) -> Tensor:
+    """Return what cross_entropy.row_losses returns, on a CPU in a third of its time.
+
+    `prepare_cross_entropy` was called.
+    """
+    rows, width = logits.shape
+    if logits.dtype != torch.float32 or logits.device.type != "cpu" or width < LANES or not rows:
+        return cross_entropy.row_losses(logits, targets, z_loss, in_place)
+    if int(targets.min()) < 0 or int(targets.max()) >= width:
+        raise IndexError(f"a target is none of {width} columns")
+    losses, share = logits.new_empty(rows), aligned_zeros((1,))
+    share[0] = z_loss
+    chunk_rows = max(_CHUNK // width, 1)
+    targets = targets.contiguous()
+    with _shared().lock:
+        _shared().call(
+            -(-rows // chunk_rows), rows, width, chunk_rows, in_place, logits.data_ptr(), targets.data_ptr(),
+            address(share), losses.data_ptr(),
+        )  # fmt: skip
+    return losses
