@@ -33,7 +33,7 @@ def describe_environment(
     data: str,
     processes: int,
     kernels: Mapping[str, str],
-    onednn: bool,
+    compiled_products: bool,
 ) -> dict[str, str]:
     """Return what must not change for the same numbers to come out, by names that a person knows.
 
@@ -43,7 +43,7 @@ def describe_environment(
         data: Checksum of the tokens; empty if nobody knows it.
         processes: How many share a batch.
         kernels: What attention, GELU and dropout are computed by on a CPU, as kernels.describe_kernels tells it.
-        onednn: Whether float32 products are oneDNN's, on a CPU.
+        compiled_products: Whether float32 products are, on a CPU.
     """
     told = {
         "torch": str(torch.__version__),
@@ -54,7 +54,7 @@ def describe_environment(
     if device.type == "cpu":
         told |= {
             "threads": str(torch.get_num_threads()), "processor": torch.backends.cpu.get_cpu_capability(),
-            "products": "oneDNN" if onednn else "torch", "CPU": processor(), **kernels,
+            "products": "compiled" if compiled_products else "torch", "CPU": processor(), **kernels,
         }  # fmt: skip
     return told | ({"data": data} if data else {})
 

@@ -2,45 +2,38 @@
 
 import functools
 import hashlib
-import os
 import re
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from gpt_model.compiling import are_compiled
 from gpt_model.model import GPT, MLP, CausalSelfAttention, Dropout, Linear
 from gpt_model.polar import PolarFactor
 from gpt_model.product_rates import product_rates
-from gpt_model.products import OneDnnProducts, Products, Transpose
 
-_WORTH = 1.2
-"""How much faster oneDNN must be: between equals, torch's own way is the shorter one."""
+_WORTH = 1.1
+"""How much faster compiled products must be: between equals, torch's own way is the shorter one."""
 
 
 def choose_products(model: GPT) -> bool:
-    """Have a model on a CPU multiply in float32 by oneDNN, if that is the faster here; return whether it does."""
-    if model.device.type != "cpu" or not uses_onednn():
+    """Have a model on a CPU multiply in float32 by compiled code, if it is the faster here; return whether it does."""
+    if model.device.type != "cpu" or not uses_compiled_products():
         return False
-    model.products = _onednn_products()
+    from gpt_model.compiled.training_products import CompiledProducts
+
+    model.products = CompiledProducts()
     for each in model.modules():
         if isinstance(each, Linear):
             each.product = model.products.linear
     return True
 
 
-def uses_onednn() -> bool:
-    """Whether float32 products are oneDNN's on this machine."""
+def uses_compiled_products() -> bool:
+    """Whether float32 products are compiled ones on this machine."""
     rates = product_rates()
-    return rates.onednn > _WORTH * rates.mkl
-
-
-@functools.cache
-def _onednn_products() -> Products:
-    transpose: Transpose = lambda matrix: matrix.t().contiguous()  # noqa: E731
-    if _are_compiled():
-        from gpt_model.compiled.transpose import transpose
-    return OneDnnProducts(transpose)
+    return are_compiled() and rates.compiled > _WORTH * rates.torch
 
 
 def compile_kernels(model: GPT) -> bool:
@@ -49,7 +42,7 @@ def compile_kernels(model: GPT) -> bool:
     torch's own takes a third of a small model's step, or half of it with dropout. The first time on a machine,
     compiling takes some seconds.
     """
-    if model.device.type != "cpu" or not _are_compiled():
+    if model.device.type != "cpu" or not are_compiled():
         return False
     from gpt_model.compiled.cross_entropy import row_losses
     from gpt_model.compiled.dropout import dropout
@@ -69,7 +62,7 @@ def compile_kernels(model: GPT) -> bool:
 
 def choose_polar_factor(count: int, short: int, long: int, device: torch.device) -> PolarFactor:
     """Return what computes the polar factors of so many matrices (short, long): compiled code where it pays."""
-    if device.type == "cpu" and _are_compiled():
+    if device.type == "cpu" and are_compiled():
         from gpt_model.compiled.polar import CompiledPolarFactor, pays
 
         if pays(count, short, long):
@@ -102,34 +95,17 @@ def _sources() -> dict[str, str]:
     """Return by name the sources of the compiled code that training uses, and of all that they import there."""
     directory = Path(__file__).parent / "compiled"
     sources: dict[str, str] = {}
-    missing = {"training_attention", "cross_entropy", "dropout", "gelu", "polar", "training_entries"}
+    missing = {
+        "training_attention",
+        "cross_entropy",
+        "dropout",
+        "gelu",
+        "polar",
+        "training_products",
+        "training_entries",
+    }
     while missing:
         sources |= {name: (directory / f"{name}.py").read_text(encoding="utf-8") for name in missing}
         found = re.findall(r"from gpt_model\.compiled(?:\.| import )(\w+)", "\n".join(sources.values()))
         missing = set(found) - sources.keys()
     return sources
-
-
-@functools.cache
-def _are_compiled() -> bool:
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        return False
-    try:
-        from gpt_model.compiled.cross_entropy import prepare_cross_entropy
-        from gpt_model.compiled.dropout import prepare_dropout
-        from gpt_model.compiled.gelu import prepare_gelu
-        from gpt_model.compiled.machine_code import CompileError, compile_missing
-        from gpt_model.compiled.polar import prepare_polar
-        from gpt_model.compiled.training_attention import prepare_attention
-        from gpt_model.compiled.transpose import prepare_transpose
-    except (ImportError, OSError):  # no numba
-        return False
-    try:
-        compile_missing(("attention", "gelu", "dropout", "transpose", "cross_entropy", "polar"), lambda told: None)
-        for prepare in (
-            prepare_attention, prepare_gelu, prepare_dropout, prepare_transpose, prepare_cross_entropy, prepare_polar,
-        ):  # fmt: skip
-            prepare()
-    except CompileError:
-        return False
-    return True

@@ -28,4 +28,4 @@ def _pays(device: torch.device, n_embd: int) -> bool:
     if device.type != "cpu" or n_embd < PAYS_FROM:
         return False
     rates = product_rates()
-    return rates.bfloat16 > _WORTH * max(rates.mkl, rates.onednn)
+    return rates.bfloat16 > _WORTH * max(rates.torch, rates.compiled)

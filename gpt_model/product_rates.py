@@ -1,4 +1,4 @@
-"""product_rates: how fast this machine multiplies matrices, by each of torch's ways; measured once and kept."""
+"""product_rates: how fast this machine multiplies matrices, by torch and by compiled code; measured once and kept."""
 
 import functools
 import hashlib
@@ -9,12 +9,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpt_model.cache_directory import cache_directory
+from gpt_model.compiling import are_compiled
 from gpt_model.processor import processor
 
 _ROWS, _INNER, _WIDTH = 512, 768, 1536  # as large as is fast everywhere: eight rounds take a tenth of a second
@@ -25,28 +26,30 @@ _ROUNDS = 8
 class ProductRates:
     """Operations a second; 0 where there is no such way."""
 
-    mkl: float
+    torch: float
     """float32 by torch.mm, which is MKL's on x86."""
-    onednn: float
-    """float32 by oneDNN."""
+    compiled: float
+    """float32 by compiled/gemm.py."""
     bfloat16: float
     """bfloat16 by torch.mm."""
 
 
-def onednn_product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return rows (N, K) @ weight (M, K)ᵀ + bias (M,) by oneDNN; no gradient comes back.
+def ways_to_square(matrix: Tensor) -> dict[str, Callable[[], Any]]:
+    """Return the ways of multiplying a square matrix with itself, by name: who tells a rate takes the best.
 
-    Raises:
-        AttributeError, RuntimeError: this torch has no such operator, or it knows no such tensors.
+    oneDNN's is among them, which torch brings along, and in float32 uses for compiled graphs only.
     """
-    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], ""))
+    ways: dict[str, Callable[[], Any]] = {"torch": lambda: torch.mm(matrix, matrix)}
+    if matrix.device.type != "cpu" or matrix.dtype != torch.float32:
+        return ways
+    with suppress(AttributeError, RuntimeError):  # not in this build of torch, or not for this CPU
+        product = torch.ops.mkldnn._linear_pointwise
+        product(matrix[:1], matrix[:1], None, "none", [], "")
+        ways["oneDNN"] = lambda: product(matrix, matrix, None, "none", [], "")
+    if are_compiled():
+        from gpt_model.compiled.gemm import gemm
 
-
-def ways_to_square(matrix: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """Return torch's ways of multiplying a square matrix with itself, by name: who tells a rate takes the best."""
-    ways = {"mm": lambda: torch.mm(matrix, matrix)}
-    if matrix.device.type == "cpu" and matrix.dtype == torch.float32 and product_rates().onednn:
-        ways["onednn"] = lambda: onednn_product(matrix, matrix, None)
+        ways["compiled"] = lambda: gemm(matrix, matrix)
     return ways
 
 
@@ -68,7 +71,7 @@ def product_rates() -> ProductRates:
 
 
 def _file() -> Path:
-    about = f"{torch.__version__} {processor()} {torch.backends.cpu.get_cpu_capability()}"
+    about = f"{torch.__version__} {processor()} {torch.backends.cpu.get_cpu_capability()} {are_compiled()}"
     name = f"{hashlib.sha256(about.encode()).hexdigest()[:12]}.json"
     return cache_directory() / "products" / name
 
@@ -76,20 +79,17 @@ def _file() -> Path:
 def _measure() -> ProductRates:
     """Return the best of some interleaved rounds: what else is at work here slows all of them."""
     with torch.no_grad():
-        a, b = torch.ones(_ROWS, _INNER), torch.ones(_WIDTH, _INNER)
-        low = a.bfloat16(), b.bfloat16().t()
-        ways: dict[str, Callable[[], Any]] = {
-            "mkl": lambda: torch.mm(a, b.t()),
-            "onednn": lambda: onednn_product(a, b, None),
-            "bfloat16": lambda: torch.mm(*low),
-        }
-        best = dict.fromkeys(ways, 0.0)
+        a, b = torch.ones(_ROWS, _INNER), torch.ones(_INNER, _WIDTH)
+        low = a.bfloat16(), b.bfloat16()
+        ways: dict[str, Callable[[], Any]] = {"torch": lambda: torch.mm(a, b), "bfloat16": lambda: torch.mm(*low)}
+        if are_compiled():
+            from gpt_model.compiled.gemm import gemm
+
+            ways["compiled"] = lambda: gemm(a, b)
+        best = {"compiled": 0.0} | dict.fromkeys(ways, 0.0)
         for _ in range(_ROUNDS):
             for name, way in ways.items():
                 began = time.perf_counter()
-                try:
-                    way()
-                except (AttributeError, RuntimeError):  # not in this build of torch, or not for this CPU
-                    continue
+                way()
                 best[name] = max(best[name], 2 * _ROWS * _INNER * _WIDTH / (time.perf_counter() - began))
     return ProductRates(**best)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from gpt_model.compiled.cpu import LANES
+from gpt_model.compiled.cpu import LANES, TILE_ROWS
 from gpt_model.compiled.dropout_rows import row_key
-from gpt_model.compiled.float_tile import TILE_ROWS, multiply_tile_of_one, multiply_tile_of_two
+from gpt_model.compiled.float_tile import multiply_tile_of_one, multiply_tile_of_two
 from gpt_model.compiled.simd import (
     add,
     at_least,

@@ -10,6 +10,8 @@ import llvmlite.binding
 _FEATURES = llvmlite.binding.get_host_cpu_features()
 LANES = 16 if _FEATURES.get("avx512f") else 8
 """float32 numbers in a vector: two tiles' worth of them fit into the registers."""
+TILE_ROWS = 8 if LANES == 16 else 4
+"""Rows of a product whose sums, of two vectors each, stay in registers beside what they are made of."""
 
 MULTIPLY_PAIRS = ""
 """LLVM's name of the instruction that multiplies pairs of int16 and adds both products, where there is one."""

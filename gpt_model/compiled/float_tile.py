@@ -8,12 +8,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from gpt_model.compiled.cpu import LANES
+from gpt_model.compiled.cpu import LANES, TILE_ROWS
 
 _FLOAT = ir.FloatType()
 _FLOATS = ir.VectorType(_FLOAT, LANES)
-TILE_ROWS = 8 if LANES == 16 else 4
-"""Rows whose sums, of two vectors each, stay in registers beside what they are made of."""
 
 
 def _tile(vectors: int) -> Any:
@@ -36,10 +34,6 @@ def _tile(vectors: int) -> Any:
             c_rows = [builder.add(c_at, times(c_row, row)) for row in range(TILE_ROWS)]
             nothing = ir.Constant(_FLOATS, [0.0] * LANES)
             sums = [[cgutils.alloca_once_value(builder, nothing) for _ in range(vectors)] for _ in range(TILE_ROWS)]
-            with builder.if_then(builder.not_(is_new)):
-                for mine, at in zip(sums, c_rows, strict=True):
-                    for number, place in enumerate(mine):
-                        builder.store(builder.load(vector(at, number), align=4), place)
             with cgutils.for_range(builder, steps) as step:
                 b = builder.add(b_at, builder.mul(step.index, b_step))
                 columns = [builder.load(vector(b, number), align=4) for number in range(vectors)]
@@ -48,6 +42,11 @@ def _tile(vectors: int) -> Any:
                     factor = _splat(builder, builder.load(builder.gep(row, [a])))
                     for place, column in zip(mine, columns, strict=True):
                         builder.store(_fma(builder, factor, column, builder.load(place)), place)
+            with builder.if_then(builder.not_(is_new)):  # only here: a sum of sums loses less than a long one
+                for mine, at in zip(sums, c_rows, strict=True):
+                    for number, place in enumerate(mine):
+                        before = builder.load(vector(at, number), align=4)
+                        builder.store(builder.fadd(before, builder.load(place)), place)
             for mine, at in zip(sums, c_rows, strict=True):
                 for number, place in enumerate(mine):
                     builder.store(builder.load(place), vector(at, number), align=4)

@@ -61,7 +61,6 @@ FEW_TOKENS = 64
 ) = range(10)  # fmt: skip
 DROP_ROW, DROP_ROWS = 1024, 16
 """Numbers of a row, and rows that are taken at a time."""
-(TURN_BOARD, TURN_CALL, TURN_COUNT, TURN_WIDTH, TURN_STEP, TURN_ROWS, TURN_INPUT, TURN_OUTPUT) = range(8)
 (
     LOSS_BOARD, LOSS_CALL, LOSS_ROWS, LOSS_WIDTH, LOSS_CHUNK_ROWS, LOSS_IN_PLACE, LOSS_LOGITS, LOSS_TARGETS, LOSS_Z,
     LOSS_LOSSES,
@@ -70,6 +69,15 @@ DROP_ROW, DROP_ROWS = 1024, 16
     POLAR_BOARD, POLAR_CALL, POLAR_THREADS, POLAR_COUNT, POLAR_SHORT, POLAR_LONG, POLAR_MATRICES, POLAR_ROOM,
     POLAR_ROOM_SIZE,
 ) = range(9)  # fmt: skip
+(
+    GEMM_BOARD, GEMM_CALL, GEMM_THREADS, GEMM_ROWS, GEMM_COLUMNS, GEMM_INNER, GEMM_BLOCK_ROWS, GEMM_BLOCK_COLUMNS,
+    GEMM_A, GEMM_A_ROW, GEMM_A_COLUMN, GEMM_B, GEMM_B_ROW, GEMM_B_COLUMN, GEMM_C, GEMM_C_ROW, GEMM_BIAS, GEMM_IS_NEW,
+    GEMM_ROOM, GEMM_ROOM_SIZE,
+) = range(20)  # fmt: skip
+GEMM_STEPS = 256
+"""Steps of a product that are made at a time: two vectors of so many fill two thirds of the nearest cache."""
+GEMM_GROUP = GEMM_STEPS + 1
+"""Vectors between two groups of packed rows: one more than a group has, or all would meet in one line of a cache."""
 SHARED_TABLE = 32
 """Numbers of such a call's table, of which the first two are the board's address and the call's number."""
 

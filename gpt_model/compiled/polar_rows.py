@@ -9,8 +9,8 @@ import math
 import numpy as np
 from numba import njit
 
-from gpt_model.compiled.cpu import LANES
-from gpt_model.compiled.float_tile import TILE_ROWS, multiply_tile_of_one, multiply_tile_of_two
+from gpt_model.compiled.cpu import LANES, TILE_ROWS
+from gpt_model.compiled.float_tile import multiply_tile_of_one, multiply_tile_of_two
 from gpt_model.compiled.simd import fma, load, multiply, number, put, splat, store, total, turn_square, zero
 from gpt_model.polynomials import POLYNOMIALS, ROUNDING, TINY
 

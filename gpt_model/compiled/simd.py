@@ -157,27 +157,32 @@ def put(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, types.float32), generate
 
 
-@intrinsic
-def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Ask the memory for what stands at `index`, which may lie behind the array's end.
+def _prefetch(cache: int, sentence: str) -> Any:
+    def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            array_type, (array, index) = signature.args[0], values
+            ask(builder, _address(context, builder, array_type, array, index, ir.IntType(8)), cache)
+            return context.get_dummy_value()
 
-    Into the second cache: Intel's nearest one can wait for no more than a dozen lines at a time. Into the nearest where
-    that waits for more.
-    """
+        return types.void(array, types.intp), generate
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array_type, (array, index) = signature.args[0], values
-        ask(builder, _address(context, builder, array_type, array, index, ir.IntType(8)))
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate
+    prefetch.__doc__ = f"Ask the memory for what stands at `index`, which may lie behind the array's end. {sentence}"
+    return intrinsic(prefetch)
 
 
-def ask(builder: Any, address: Any) -> None:
+prefetch = _prefetch(
+    _CACHE,
+    "Into the second cache: Intel's nearest one can wait for no more than a dozen lines at a time. Into the nearest "
+    "where that waits for more.",
+)
+prefetch_far = _prefetch(2, "Into the second cache.")
+
+
+def ask(builder: Any, address: Any, cache: int = _CACHE) -> None:
     """Write the instruction of `prefetch`."""
     kind = ir.FunctionType(ir.VoidType(), [address.type, _INT32, _INT32, _INT32])
     function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-    builder.call(function, [address, _INT32(0), _INT32(_CACHE), _INT32(1)])
+    builder.call(function, [address, _INT32(0), _INT32(cache), _INT32(1)])
 
 
 def _splat(builder: Any, value: Any, kind: Any) -> Any:

@@ -8,10 +8,10 @@ from gpt_model.compiled.attention_rows import Head, attend_head, attend_head_gra
 from gpt_model.compiled.cross_entropy_rows import loss_rows
 from gpt_model.compiled.dropout_rows import drop_rows
 from gpt_model.compiled.gelu_rows import gelu_gradient_rows, gelu_rows
+from gpt_model.compiled.gemm_blocks import Product, multiply_block
 from gpt_model.compiled.polar_rows import replace_by_polar_factor
 from gpt_model.compiled.simd import pointer
 from gpt_model.compiled.teamwork import take
-from gpt_model.compiled.transpose_rows import transpose_rows
 
 _entry = njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 _inner = njit(nogil=True, error_model="numpy")
@@ -107,20 +107,6 @@ def _drop(read, t, first, last):
 
 
 @_entry
-def _transpose(address, thread):
-    t = carray(pointer(address), (at.SHARED_TABLE,), np.int64)
-    board, call, rows = carray(pointer(t[at.TURN_BOARD]), (1,), np.int64), t[at.TURN_CALL], t[at.TURN_ROWS]
-    count = t[at.TURN_COUNT]
-    target = (t[at.TURN_OUTPUT] - t[at.TURN_INPUT]) // 4  # of one array, which begins where the matrix does
-    chunks = -(-count // rows)
-    chunk = take(board, call, 0, chunks)
-    while chunk >= 0:
-        first, last = chunk * rows, min((chunk + 1) * rows, count)
-        transpose_rows(numbers(t[at.TURN_INPUT]), count, t[at.TURN_WIDTH], t[at.TURN_STEP], target, first, last)
-        chunk = take(board, call, 0, chunks)
-
-
-@_entry
 def _cross_entropy(address, thread):
     t = carray(pointer(address), (at.SHARED_TABLE,), np.int64)
     board, call, rows = carray(pointer(t[at.LOSS_BOARD]), (1,), np.int64), t[at.LOSS_CALL], t[at.LOSS_CHUNK_ROWS]
@@ -148,8 +134,30 @@ def _polar(address, thread):
         which = take(board, call, 0, t[at.POLAR_COUNT])
 
 
+@_entry
+def _gemm(address, thread):
+    t = carray(pointer(address), (at.SHARED_TABLE,), np.int64)
+    board, call, base = carray(pointer(t[at.GEMM_BOARD]), (1,), np.int64), t[at.GEMM_CALL], t[at.GEMM_A]
+    thread = take(board, call, 1, t[at.GEMM_THREADS])
+    room = (t[at.GEMM_ROOM] - base) // 4 + thread * t[at.GEMM_ROOM_SIZE]  # all in one array, which begins where A does
+    product = Product(
+        0, t[at.GEMM_A_ROW], t[at.GEMM_A_COLUMN], (t[at.GEMM_B] - base) // 4, t[at.GEMM_B_ROW], t[at.GEMM_B_COLUMN],
+        (t[at.GEMM_C] - base) // 4, t[at.GEMM_C_ROW], t[at.GEMM_INNER], (t[at.GEMM_BIAS] - base) // 4,
+        t[at.GEMM_BIAS] != 0, t[at.GEMM_IS_NEW] != 0,
+    )  # fmt: skip
+    rows, columns, height, width = t[at.GEMM_ROWS], t[at.GEMM_COLUMNS], t[at.GEMM_BLOCK_ROWS], t[at.GEMM_BLOCK_COLUMNS]
+    across = -(-columns // width)
+    blocks = -(-rows // height) * across
+    block = take(board, call, 0, blocks)
+    while block >= 0:
+        top, left = block // across * height, block % across * width
+        bottom, right = min(top + height, rows), min(left + width, columns)
+        multiply_block(numbers(base), product, top, bottom, left, right, room)
+        block = take(board, call, 0, blocks)
+
+
 SHARED = {
-    "gelu": _gelu, "attention": _attention, "dropout": _dropout, "transpose": _transpose,
-    "cross_entropy": _cross_entropy, "polar": _polar,
+    "gelu": _gelu, "attention": _attention, "dropout": _dropout,
+    "cross_entropy": _cross_entropy, "polar": _polar, "gemm": _gemm,
 }  # fmt: skip
 """Entries that an OpenMP pool calls, as C does and with nothing but the table's address."""

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from gpt_model import kernels, model
+from gpt_model import compiling, kernels, model
 from gpt_model.compiled import gelu, shared, training_attention
 from gpt_model.compiled.gelu import linear_gelu, prepare_gelu
 from gpt_model.compiled.machine_code import CompileError
@@ -43,7 +43,7 @@ def test_where_it_is_not_to_be_had_torchs_is_used(reason: str, monkeypatch: pyte
     def fail(*arguments: object) -> None:
         raise CompileError("no numba")
 
-    for each in (kernels._are_compiled, gelu._shared, training_attention._machine):
+    for each in (compiling.are_compiled, gelu._shared, training_attention._machine):
         each.cache_clear()
     if reason == "numba is off":
         monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
@@ -55,14 +55,14 @@ def test_where_it_is_not_to_be_had_torchs_is_used(reason: str, monkeypatch: pyte
         assert not kernels.compile_kernels(gpt)
         assert used(gpt) == [model.linear_attend, model.linear_gelu]
     finally:
-        kernels._are_compiled.cache_clear()
+        compiling.are_compiled.cache_clear()
 
 
 def test_once_compiled_it_needs_no_numba() -> None:
     prepare_gelu()
     prepare_attention()
     code = (
-        "import sys, torch; from gpt_model import kernels, model; from gpt_model.config import ModelConfig\n"
+        "import sys, torch; from gpt_model import compiling, kernels, model; from gpt_model.config import ModelConfig\n"
         "gpt = model.GPT(ModelConfig(n_layer=1, n_head=2, n_embd=32, block_size=8, vocab_size=11))\n"
         "assert kernels.compile_kernels(gpt)\n"
         "gpt.loss(torch.zeros(2, 8, dtype=torch.long), torch.zeros(2, 8, dtype=torch.long)).backward()\n"

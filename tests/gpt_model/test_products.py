@@ -1,4 +1,4 @@
-"""Products by oneDNN are torch's own to rounding, forth and back, and are used where they are the faster ones."""
+"""Compiled products are torch's own to rounding, forth and back, and are used where they are the faster ones."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,34 +11,28 @@ from torch.nn import functional as F
 
 from gpt_model import kernels, precision
 from gpt_model import product_rates as rates
-from gpt_model.compiled.transpose import prepare_transpose, transpose
+from gpt_model.compiled.gemm import prepare_gemm
+from gpt_model.compiled.training_products import CompiledProducts
 from gpt_model.config import ModelConfig
 from gpt_model.cross_entropy import head_loss
-from gpt_model.kernels import choose_products, uses_onednn
+from gpt_model.kernels import choose_products, uses_compiled_products
 from gpt_model.model import GPT, Linear
 from gpt_model.precision import autocast_dtype
-from gpt_model.product_rates import ProductRates, onednn_product, product_rates
-from gpt_model.products import HeadProducts, OneDnnProducts, Products
+from gpt_model.product_rates import ProductRates, product_rates, ways_to_square
+from gpt_model.products import HeadProducts, Products
+
+COMPILED = CompiledProducts()
 
 
-def has_onednn() -> bool:
-    try:
-        onednn_product(torch.ones(1, 1), torch.ones(1, 1), None)
-    except (AttributeError, RuntimeError):
-        return False
-    return True
-
-
-needs_onednn = pytest.mark.skipif(not has_onednn(), reason="this torch has no oneDNN")
-
-
-TURNED = OneDnnProducts(lambda matrix: matrix.t().contiguous())
+@pytest.fixture(autouse=True)
+def prepared() -> None:
+    prepare_gemm()
 
 
 @pytest.fixture(params=[True, False])
 def faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """oneDNN is, or is not, the faster one."""
-    measured = ProductRates(mkl=1.0, onednn=2.0 if request.param else 1.1, bfloat16=0.0)
+    """The compiled ones are, or are not, the faster ones."""
+    measured = ProductRates(torch=1.0, compiled=2.0 if request.param else 1.05, bfloat16=0.0)
     monkeypatch.setattr(kernels, "product_rates", lambda: measured)
     return bool(request.param)
 
@@ -48,12 +42,11 @@ def drawn(*shapes: tuple[int, ...]) -> list[Tensor]:
     return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
 
 
-@needs_onednn
 @pytest.mark.parametrize(("inner", "width"), [(16, 48), (7, 5), (1, 1), (130, 257)])
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_a_layer_and_its_gradients_are_torchs(inner: int, width: int, with_bias: bool) -> None:
     inputs = drawn((3, 9, inner), (width, inner), (width,))[: 3 if with_bias else 2]
-    ours, theirs = TURNED.linear(*inputs), F.linear(*inputs)
+    ours, theirs = COMPILED.linear(*inputs), F.linear(*inputs)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     (gradient,) = drawn(tuple(theirs.shape))
     both = [torch.autograd.grad(each, inputs, gradient.detach()) for each in (ours, theirs)]
@@ -62,31 +55,29 @@ def test_a_layer_and_its_gradients_are_torchs(inner: int, width: int, with_bias:
         assert mine.is_contiguous()
 
 
-@needs_onednn
 def test_what_needs_no_gradient_has_none() -> None:
     hidden, weight = drawn((4, 8), (6, 8))
     weight.requires_grad_(False)
-    assert torch.autograd.grad(TURNED.linear(hidden, weight).sum(), [hidden])[0].shape == (4, 8)
+    assert torch.autograd.grad(COMPILED.linear(hidden, weight).sum(), [hidden])[0].shape == (4, 8)
     hidden.requires_grad_(False)
-    assert not TURNED.linear(hidden, weight).requires_grad
+    assert not COMPILED.linear(hidden, weight).requires_grad
 
 
 def test_other_kinds_of_numbers_are_torchs() -> None:
     hidden, weight = (each.detach().double() for each in drawn((4, 8), (6, 8)))
-    assert torch.equal(TURNED.linear(hidden, weight), F.linear(hidden, weight))
-    assert type(TURNED.head(weight)) is HeadProducts
+    assert torch.equal(COMPILED.linear(hidden, weight), F.linear(hidden, weight))
+    assert type(COMPILED.head(weight)) is HeadProducts
     with torch.autocast("cpu", torch.bfloat16):
-        assert TURNED.linear(hidden.float(), weight.float()).dtype == torch.bfloat16
-    assert TURNED.linear(hidden[:0], weight).shape == (0, 6)
+        assert COMPILED.linear(hidden.float(), weight.float()).dtype == torch.bfloat16
+    assert COMPILED.linear(hidden[:0], weight).shape == (0, 6)
 
 
-@needs_onednn
 def test_the_heads_loss_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, weight = drawn((21, 16), (67, 16))
     targets = torch.arange(21)
     monkeypatch.setattr("gpt_model.cross_entropy._LOGITS", 67 * 8)  # three chunks
     right = F.cross_entropy(hidden @ weight.t(), targets)
-    for products in (TURNED, Products()):
+    for products in (COMPILED, Products()):
         loss = head_loss(hidden, weight, targets, products=products)
         torch.testing.assert_close(loss, right)
         gradients = (torch.autograd.grad(each, [hidden, weight], retain_graph=True) for each in (loss, right))
@@ -94,35 +85,17 @@ def test_the_heads_loss_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-@needs_onednn
 def test_a_models_layers_and_head_multiply_so(faster: bool) -> None:
     gpt = GPT(ModelConfig(n_layer=1, n_head=2, n_embd=32, block_size=8, vocab_size=11)).eval()
     ids = torch.arange(8)[None]
     before = gpt(ids)
     assert choose_products(gpt) == faster
-    kind = OneDnnProducts if faster else Products
+    kind = CompiledProducts if faster else Products
     assert type(gpt.products) is kind
     layers = [each.product for each in gpt.modules() if isinstance(each, Linear)]
     assert len(layers) == 4
     assert all((each == gpt.products.linear) == faster for each in layers)
     torch.testing.assert_close(gpt(ids), before, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (16, 16), (64, 32), (65, 33), (200, 7), (3, 200), (1100, 40), (0, 5)])
-def test_a_matrix_is_turned(shape: tuple[int, int]) -> None:
-    prepare_transpose()
-    (matrix,) = (each.detach() for each in drawn(shape))
-    assert torch.equal(transpose(matrix), matrix.t())
-    assert transpose(matrix).is_contiguous()
-    assert torch.equal(transpose(matrix.t()), matrix)
-    assert torch.equal(transpose(matrix.double()), matrix.double().t())
-
-
-def test_some_columns_of_a_matrix_are_turned() -> None:
-    prepare_transpose()
-    matrix = drawn((600, 100))[0].detach()
-    for columns in (slice(0, 32), slice(7, 60), slice(90, None)):
-        assert torch.equal(transpose(matrix[:, columns]), matrix[:, columns].t())
 
 
 @pytest.mark.parametrize(("bfloat16", "wanted"), [(4.0, torch.bfloat16), (2.5, None), (0.0, None)])
@@ -147,32 +120,47 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_it_is_measured_once_on_a_machine(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = product_rates()
-    assert measured.mkl > 0
-    assert (measured.onednn > 0) == has_onednn()
+    assert min(measured.torch, measured.compiled, measured.bfloat16) > 0
     product_rates.cache_clear()
     monkeypatch.setattr(rates, "_measure", lambda: pytest.fail("measured again"))
     assert product_rates() == measured
 
 
-@pytest.mark.parametrize("damaged", ["", "{", "[1]", '{"mkl": 1}', '{"mkl": 1, "onednn": "x", "bfloat16": 1}'])
+@pytest.mark.parametrize("damaged", ["", "{", "[1]", '{"torch": 1}', '{"torch": 1, "compiled": "x", "bfloat16": 1}'])
 def test_what_is_damaged_is_measured_again(cache: Path, damaged: str) -> None:
     product_rates()
     (file,) = (cache / "gpt-tui" / "products").iterdir()
     file.write_text(damaged, encoding="utf-8")
     product_rates.cache_clear()
-    assert product_rates().mkl > 1
-    assert '"mkl": ' in file.read_text(encoding="utf-8")
+    assert product_rates().torch > 1
+    assert '"torch": ' in file.read_text(encoding="utf-8")
 
 
 def test_without_a_disk_it_is_measured_every_time(cache: Path) -> None:
     (cache / "gpt-tui").write_text("in the way", encoding="utf-8")
-    assert product_rates().mkl > 0
+    assert product_rates().torch > 0
 
 
-def test_without_the_operator_torch_computes(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*arguments: object) -> Tensor:
-        raise AttributeError("no such operator")
+def test_without_a_compiler_torch_computes_and_what_was_measured_with_one_is_kept_apart(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = product_rates()
+    product_rates.cache_clear()
+    for module in (rates, kernels):
+        monkeypatch.setattr(module, "are_compiled", lambda: False)
+    assert product_rates().compiled == 0
+    assert not uses_compiled_products()
+    assert len(list((cache / "gpt-tui" / "products").iterdir())) == 2
+    assert before.compiled > 0
 
-    monkeypatch.setattr(rates, "onednn_product", missing)
-    assert product_rates().onednn == 0
-    assert not uses_onednn()
+
+def test_a_rate_is_held_against_every_library() -> None:
+    (matrix,) = (each.detach() for each in drawn((40, 40)))
+    right = matrix @ matrix
+    ways = ways_to_square(matrix)
+    assert {"torch", "compiled"} <= ways.keys()
+    assert ways.keys() <= {"torch", "compiled", "oneDNN"}
+    for name, way in ways.items():
+        other = matrix @ matrix.t() if name == "oneDNN" else right
+        torch.testing.assert_close(way(), other, rtol=1e-4, atol=1e-4)
+    assert ways_to_square(matrix.bfloat16()).keys() == {"torch"}

@@ -1,0 +1,121 @@
+"""gemm: the product of two float32 matrices on the CPU, compiled, whichever way round they lie."""
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+from gpt_model.compiled.cpu import LANES, TILE_ROWS
+from gpt_model.compiled.layout import GEMM_GROUP, GEMM_STEPS
+from gpt_model.compiled.memory import Array, address, aligned_zeros
+from gpt_model.compiled.shared import Shared
+
+_PAIR = 2 * LANES
+_ROWS, _PACKED_ROWS = 2048, 512
+"""Of a block, at most; fewer where they are packed, and are to stay in the cache that a thread has for itself."""
+_COLUMNS = 1024
+"""Of a block, at most."""
+
+
+class _Machine:
+    """The compiled code, with room for each thread."""
+
+    def __init__(self) -> None:
+        self.shared = Shared("gemm")
+        self._room: Array = aligned_zeros((0,))
+
+    def room(self, threads: int, size: int) -> int:
+        """Return the address of so many threads' room."""
+        if len(self._room) < threads * size:
+            self._room = aligned_zeros((threads * size,))
+        return address(self._room)
+
+
+@functools.cache
+def _machine() -> _Machine:
+    return _Machine()
+
+
+def prepare_gemm() -> None:
+    """Compile what `gemm` needs, once on this machine.
+
+    Raises:
+        CompileError: numba is missing or does not work here, or torch has other threads than OpenMP's.
+    """
+    _machine()
+
+
+def gemm(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None = None, is_added: bool = False) -> Tensor:
+    """Return a (M, K) @ b (K, N), float32 matrices on the CPU; `prepare_gemm` was called. No gradient comes back.
+
+    The same bits on any number of threads.
+
+    Args:
+        a: its rows or its columns are contiguous, or are made so; the same is true of b.
+        b: the other matrix.
+        bias: (N,), added to every row.
+        out: a contiguous matrix (M, N) for the product; it is what is returned.
+        is_added: whether the product is added to what is in `out`. Not together with a bias.
+    """
+    a, b = _laid_out(a), _laid_out(b)
+    (rows, steps), columns = a.shape, b.shape[1]
+    if not (rows and steps and columns):
+        return _product_of_nothing(rows, columns, bias, out, is_added)
+    result = a.new_empty((rows, columns)) if out is None else out
+    is_packed, threads = a.stride(1) != 1, torch.get_num_threads()
+    block_rows, block_columns = _block(rows, columns, is_packed, threads)
+    blocks = -(-rows // block_rows) * -(-columns // block_columns)
+    room_size = _room_size(block_rows if is_packed else 0)
+    if bias is not None:
+        bias = bias.contiguous()
+    machine = _machine()
+    with machine.shared.lock:
+        machine.shared.call(
+            blocks, threads, rows, columns, steps, block_rows, block_columns, a.data_ptr(), a.stride(0), a.stride(1),
+            b.data_ptr(), b.stride(0), b.stride(1), result.data_ptr(), result.stride(0),
+            0 if bias is None else bias.data_ptr(), bias is None and not is_added,
+            machine.room(threads, room_size), room_size,
+        )  # fmt: skip
+    return result
+
+
+def _product_of_nothing(rows: int, columns: int, bias: Tensor | None, out: Tensor | None, is_added: bool) -> Tensor:
+    result = torch.zeros(rows, columns) if out is None else out if is_added else out.zero_()
+    return result if bias is None else result.add_(bias)
+
+
+def _laid_out(matrix: Tensor) -> Tensor:
+    """Return a matrix of which two neighbours in a row, or in a column, are neighbours in memory."""
+    return matrix if 1 in matrix.stride() and min(matrix.stride()) > 0 else matrix.contiguous()
+
+
+@functools.lru_cache(maxsize=256)
+def _block(rows: int, columns: int, is_packed: bool, threads: int) -> tuple[int, int]:
+    """Return the rows and columns of a block: those that leave the least to wait for and to pack."""
+    highest = _PACKED_ROWS if is_packed else _ROWS
+    heights = _shares(rows, highest, LANES, threads)
+    return min(
+        (_cost(rows, columns, height, width, is_packed, threads), (height, width))
+        for height in heights
+        for width in _shares(columns, _COLUMNS, _PAIR, threads)
+    )[1]
+
+
+def _shares(size: int, most: int, unit: int, threads: int) -> list[int]:
+    """Return in which parts a size can be taken, in units, that are about equal."""
+    fewest = -(-size // most)
+    return sorted({math.ceil(size / parts / unit) * unit for parts in range(fewest, fewest + 4 * threads + 1)})
+
+
+def _cost(rows: int, columns: int, height: int, width: int, is_packed: bool, threads: int) -> float:
+    """Return about how much longer a product takes in blocks than if nothing were packed, and no thread ever waited."""
+    rounds = -(-(-(-rows // height) * -(-columns // width)) // threads)
+    computed = rounds * threads * height * width / (rows * columns)
+    packing = 25 / height + (25 / width if is_packed else 0)
+    return computed * (1 + packing + 0.05 / rounds)
+
+
+def _room_size(packed_rows: int) -> int:
+    """Return how many numbers one thread needs; see gemm_blocks.multiply_block."""
+    return GEMM_STEPS * (_PAIR + TILE_ROWS) + TILE_ROWS * _PAIR + packed_rows * GEMM_GROUP

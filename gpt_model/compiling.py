@@ -1,0 +1,30 @@
+"""Whether the compiled parts of a training step are to be had here, and compiling them, once on a machine."""
+
+import functools
+import os
+
+
+@functools.cache
+def are_compiled() -> bool:
+    """Compile what is missing, which takes seconds; return whether all of it can be used."""
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        return False
+    try:
+        from gpt_model.compiled.cross_entropy import prepare_cross_entropy
+        from gpt_model.compiled.dropout import prepare_dropout
+        from gpt_model.compiled.gelu import prepare_gelu
+        from gpt_model.compiled.gemm import prepare_gemm
+        from gpt_model.compiled.machine_code import CompileError, compile_missing
+        from gpt_model.compiled.polar import prepare_polar
+        from gpt_model.compiled.training_attention import prepare_attention
+    except (ImportError, OSError):  # no numba
+        return False
+    try:
+        compile_missing(("attention", "gemm", "polar", "gelu", "cross_entropy", "dropout"), lambda told: None)
+        for prepare in (
+            prepare_attention, prepare_gemm, prepare_polar, prepare_gelu, prepare_cross_entropy, prepare_dropout,
+        ):  # fmt: skip
+            prepare()
+    except CompileError:
+        return False
+    return True
