@@ -96,13 +96,12 @@ def test_any_number_of_threads_gives_the_same_bits(way: str) -> None:
     assert all(torch.equal(each, found[0]) for each in found)
 
 
-@pytest.mark.parametrize("is_packed", [True, False])
 @pytest.mark.parametrize("threads", [1, 2, 5, 64])
-def test_blocks_leave_every_thread_some_and_fit_into_its_room(is_packed: bool, threads: int) -> None:
+def test_blocks_leave_every_thread_some_and_fit_into_its_room(threads: int) -> None:
     for rows, columns in ((2048, 2304), (50_257, 768), (1024, 50_257), (768, 768), (128, 128), (3, 5)):
-        height, width = blocks._block(rows, columns, is_packed, threads)
+        height, width = blocks._block(rows, columns, threads)
         assert height % 8 == 0
-        assert height <= (512 if is_packed else 2048)
+        assert height <= 512
         assert width % blocks._PAIR == 0
         count = -(-rows // height) * -(-columns // width)
         assert count >= threads or rows * columns < 64 * 64 * threads
