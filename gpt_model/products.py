@@ -43,5 +43,7 @@ class HeadProducts:
             torch.addmm(total, logits.t(), rows, beta=0 if is_first else 1, out=total)
             return
         at_once = _COLUMNS if total.device.type == "cpu" else len(total)
-        for part, columns in zip(total.split(at_once), logits.split(at_once, dim=1), strict=True):
-            (part.copy_ if is_first else part.add_)(torch.mm(columns.t(), rows))
+        for first in range(0, len(total), at_once):
+            columns = slice(first, first + at_once)
+            part = total[columns]
+            (part.copy_ if is_first else part.add_)(torch.mm(logits[:, columns].t(), rows))

@@ -76,7 +76,7 @@ class StepBenchmark:
     def matmul_rate(self) -> float:
         """Return the float operations a second of a product of large matrices, in the precision of the steps.
 
-        By the faster of torch's libraries, whichever the steps use.
+        By the fastest way that this machine has, whichever the steps use.
         """
         dtype = self._updater.precision or torch.float32
         square = torch.ones(_SQUARE, _SQUARE, device=self._device, dtype=dtype)
