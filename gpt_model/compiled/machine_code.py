@@ -4,6 +4,7 @@ Loading takes LLVM's loader and a few milliseconds; numba, which made the code, 
 """
 
 import ctypes
+import fcntl
 import functools
 import hashlib
 import importlib.util
@@ -14,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -27,6 +29,8 @@ from gpt_model.errors import GptError
 from gpt_model.lifeline import lifeline
 
 _KEPT = 4
+_PATIENCE = 120.0
+"""Seconds for which a process waits for what another one compiles."""
 _LINKING = threading.Lock()
 _MADE: dict[str, tuple[str, bytes]] = {}
 """What this process has compiled: without a disk it is nowhere else."""
@@ -116,7 +120,31 @@ def _parse(content: bytes) -> tuple[str, bytes] | None:
 
 
 def _compile(name: str, line: int) -> tuple[str, bytes]:
-    """Compile an entry in a process that ends when nobody holds the lifeline."""
+    """Compile an entry in a process that ends when nobody holds the lifeline, unless another just does so."""
+    with _turn(name):
+        if (code := _read(name)) is None:
+            code = _compiled(name, line)
+    return _MADE.setdefault(name, code)
+
+
+@contextmanager
+def _turn(name: str) -> Iterator[None]:
+    """Wait while another process compiles the same, but not for ever. Without a disk nobody knows of another."""
+    with ExitStack() as held:
+        with suppress(OSError):
+            _directory().mkdir(parents=True, exist_ok=True)
+            lock = held.enter_context((_directory() / f".lock-{name}").open("w"))
+            until = time.monotonic() + _PATIENCE
+            while time.monotonic() < until and threading.main_thread().is_alive():  # who gives up waits for nobody
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(0.1)
+        yield
+
+
+def _compiled(name: str, line: int) -> tuple[str, bytes]:
     # numba's settings change the code that it makes, but not the name under which it is kept
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
     with tempfile.TemporaryDirectory(prefix="gpt-tui-") as room:
@@ -128,7 +156,7 @@ def _compile(name: str, line: int) -> tuple[str, bytes]:
             why = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise CompileError(f"numba does not work here ({why})")
         _keep(made, _directory() / f"{name}.o")
-    return _MADE.setdefault(name, code)
+    return code
 
 
 def _link(symbol: str, code: bytes) -> Entry:

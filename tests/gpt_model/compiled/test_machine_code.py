@@ -1,8 +1,10 @@
 """Machine code: kept whole or not used, made without what the environment says, and by processes that end with us."""
 
+import fcntl
 import importlib.util
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +132,30 @@ def test_who_gives_up_waits_for_no_compiler(kept: Path, monkeypatch: pytest.Monk
     with pytest.raises(KeyboardInterrupt):
         compile_missing(["slow", "broken"], lambda sentence: None)
     assert time.monotonic() - began < 20
+
+
+def test_processes_that_start_together_compile_once(
+    kept: Path, compiler: FakeCompiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = kept.read_bytes()
+    kept.unlink()
+    waiting = threading.Thread(target=compile_missing, args=(["scan"], lambda told: None))
+    with (kept.parent / ".lock-scan").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        waiting.start()
+        time.sleep(0.3)
+        assert not compiler.environments
+        kept.write_bytes(whole)
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert not compiler.environments
+    kept.unlink()
+    forget()
+    monkeypatch.setattr(machine_code, "_PATIENCE", 0.2)
+    with (kept.parent / ".lock-scan").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        compile_missing(["scan"], lambda told: None)  # one that hangs is not waited for
+    assert len(compiler.environments) == 1
 
 
 def test_a_child_ends_with_its_parent_however_that_ends() -> None:
