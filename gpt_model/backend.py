@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from gpt_model.checkpoint import load_checkpoint, load_tokenizer, load_weights, read_config
+from gpt_model.compiling import compile_parts
 from gpt_model.config import DTYPES, ModelConfig
 from gpt_model.device import choose_device, cores, generation_threads, is_small
 from gpt_model.errors import CheckpointError, ConfigError, did_you_mean
@@ -102,8 +103,8 @@ def open_scorer(
     path: Path, device: str = "auto", dtype: str = "float32", threads: int = 0, tokenizer: str | None = None,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> "OpenModel":  # fmt: skip
-    """Return a checkpoint, ready to score texts: as `open_model`, but float32 is torch's, whose matrix products on
-    many tokens at once are the fastest there are.
+    """Return a checkpoint, ready to score texts: as `open_model`, but float32 is torch's model, which multiplies many
+    tokens at once by what is the fastest here.
 
     Raises:
         CheckpointError, TokenizerError, ConfigError: as `open_model`.
@@ -113,6 +114,8 @@ def open_scorer(
     torch.set_num_threads(threads or cores())  # a compiled model that was opened before leaves torch with one
     chosen = choose_device(device)
     model, own = load_checkpoint(path, str(chosen), tokenizer)
+    if chosen.type == "cpu":
+        compile_parts(tell)
     choose_products(model)
     return OpenModel(model, own, Backend(str(chosen), "float32", "torch", torch.get_num_threads()))
 

@@ -114,7 +114,7 @@ class Machine:
 
     @property
     def limits(self) -> Limits:
-        """Medians of what was measured, those of the fastest reader and of the faster library."""
+        """Medians of what was measured, those of the fastest reader and of the fastest product."""
         return Limits(*(max(map(statistics.median, each.values())) for each in (self._bandwidth, self._matmul)))
 
     def _seconds(self, work: Callable[[], object]) -> float:

@@ -108,9 +108,14 @@ def load_checkpoint(
     config, weights = load_weights(path)
     with torch.device("meta"):  # no memory and no random numbers: every weight comes from the file
         model = build_model(config)
-    on_device = {name: tensor.to(device=device, dtype=torch.float32) for name, tensor in weights.items()}
+    on_device = {name: _aligned(tensor).to(device=device, dtype=torch.float32) for name, tensor in weights.items()}
     model.load_state_dict(on_device, assign=True)
     return model.eval().requires_grad_(False), load_tokenizer(path, config, tokenizer)
+
+
+def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """Return it where a number may begin: a mapped file of others can have its tensors anywhere."""
+    return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
 
 
 def load_weights(path: Path) -> tuple[ModelConfig, dict[str, torch.Tensor]]:

@@ -75,8 +75,8 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, head: "_Head") -> Tensor:
         for_hidden, for_weight = ctx.needs_input_grad[:2]
-        hidden_gradient = torch.empty_like(hidden) if for_hidden else None
-        weight_gradient = torch.empty_like(weight) if for_weight else None
+        hidden_gradient = torch.empty_like(hidden, memory_format=torch.contiguous_format) if for_hidden else None
+        weight_gradient = torch.empty_like(weight, memory_format=torch.contiguous_format) if for_weight else None
         loss = head.loss(hidden, weight, targets, hidden_gradient, weight_gradient)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return loss

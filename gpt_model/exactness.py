@@ -42,7 +42,7 @@ def describe_environment(
         precision: In which matrix products are computed; None is float32.
         data: Checksum of the tokens; empty if nobody knows it.
         processes: How many share a batch.
-        kernels: What attention, GELU and dropout are computed by on a CPU, as kernels.describe_kernels tells it.
+        kernels: What a step's parts beside the products are computed by on a CPU, as kernels.describe_kernels tells it.
         compiled_products: Whether float32 products are, on a CPU.
     """
     told = {

@@ -1,4 +1,4 @@
-"""How a model that trains or scores computes on a CPU: by compiled code and the faster library, or as torch does."""
+"""How a model that trains or scores computes on a CPU: by compiled code where it is the faster, or as torch does."""
 
 import functools
 import hashlib
@@ -71,7 +71,7 @@ def choose_polar_factor(count: int, short: int, long: int, device: torch.device)
 
 
 def describe_kernels(compiled: bool) -> dict[str, str]:
-    """Return by what a model's blocks are computed, in words that differ when other numbers may come out.
+    """Return what computes a step's parts beside the products, in words that differ when other numbers may come out.
 
     Compiled code is told by its sources, as in "compiled 3fa9c1": another version of it adds in another order.
     """

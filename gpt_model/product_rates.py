@@ -71,7 +71,11 @@ def product_rates() -> ProductRates:
 
 
 def _file() -> Path:
-    about = f"{torch.__version__} {processor()} {torch.backends.cpu.get_cpu_capability()} {are_compiled()}"
+    about = f"{torch.__version__} {processor()} {torch.backends.cpu.get_cpu_capability()}"
+    if are_compiled():
+        from gpt_model.compiled.machine_code import code_version
+
+        about += f" {code_version()}"
     name = f"{hashlib.sha256(about.encode()).hexdigest()[:12]}.json"
     return cache_directory() / "products" / name
 

@@ -92,8 +92,8 @@ class StepBenchmark:
         )  # the first fills caches
 
     def measure(self, steps: int) -> StepPace:
-        """Make two steps to warm up and `steps` that count, with the product measured between them."""
-        for warm in range(2):
+        """Make four steps to warm up and `steps` that count, with the product measured between them."""
+        for warm in range(4):
             self.step(warm)
         peak = peak_memory()
         between = max(steps // 10, 1)
@@ -101,7 +101,7 @@ class StepBenchmark:
         for step in range(steps):
             if step % between == 0:
                 rates.append(self.matmul_rate())
-            taken.append(self.step(2 + step))
+            taken.append(self.step(4 + step))
         seconds, rate = statistics.median(taken), statistics.median(rates)
         batch_size = self._train.batch_size
         operations = step_operations(self._config, batch_size, self._length)

@@ -34,7 +34,8 @@ def row_losses(logits: Tensor, targets: Tensor, z_loss: float, in_place: bool) -
     `prepare_cross_entropy` was called.
     """
     rows, width = logits.shape
-    if logits.dtype != torch.float32 or logits.device.type != "cpu" or width < LANES or not rows:
+    is_ours = logits.dtype == torch.float32 and logits.device.type == "cpu" and logits.is_contiguous()
+    if not is_ours or width < LANES or not rows:
         return cross_entropy.row_losses(logits, targets, z_loss, in_place)
     if int(targets.min()) < 0 or int(targets.max()) >= width:
         raise IndexError(f"a target is none of {width} columns")

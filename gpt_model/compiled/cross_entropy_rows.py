@@ -90,7 +90,8 @@ def loss_rows(logits, width, targets, z_loss, in_place, losses, first, last):
     """Write the losses of the rows [first, last) of logits (N, width), in nats; if asked, leave their gradient there.
 
     A row's loss is n - logits[target] + z_loss · n², with n the logarithm of the sum of its exponentials; its gradient
-    is softmax · (1 + 2 · z_loss · n), less 1 at the target. The width is LANES at least.
+    is softmax · (1 + 2 · z_loss · n), less 1 at the target. An infinite logit makes both no numbers: such an update is
+    skipped. The width is LANES at least.
     """
     for row in range(first, last):
         at = row * width

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from gpt_model.compiled.cpu import LANES, TILE_ROWS
 from gpt_model.compiled.layout import GEMM_GROUP, GEMM_STEPS
-from gpt_model.compiled.memory import Array, address, aligned_zeros
 from gpt_model.compiled.shared import Shared
 
 _PAIR = 2 * LANES
@@ -17,23 +16,9 @@ _ROWS, _COLUMNS = 512, 1024
 """Of a block, at most: what is read of its rows at a time is to stay in the cache that a thread has for itself."""
 
 
-class _Machine:
-    """The compiled code, with room for each thread."""
-
-    def __init__(self) -> None:
-        self.shared = Shared("gemm")
-        self._room: Array = aligned_zeros((0,))
-
-    def room(self, threads: int, size: int) -> int:
-        """Return the address of so many threads' room."""
-        if len(self._room) < threads * size:
-            self._room = aligned_zeros((threads * size,))
-        return address(self._room)
-
-
 @functools.cache
-def _machine() -> _Machine:
-    return _Machine()
+def _shared() -> Shared:
+    return Shared("gemm")
 
 
 def prepare_gemm() -> None:
@@ -42,7 +27,7 @@ def prepare_gemm() -> None:
     Raises:
         CompileError: numba is missing or does not work here, or torch has other threads than OpenMP's.
     """
-    _machine()
+    _shared()
 
 
 def gemm(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None = None, is_added: bool = False) -> Tensor:
@@ -56,7 +41,11 @@ def gemm(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None = 
         bias: (N,), added to every row.
         out: a contiguous matrix (M, N) for the product; it is what is returned.
         is_added: whether the product is added to what is in `out`. Not together with a bias.
+
+    Raises:
+        ValueError: they do not fit together, or are no such matrices.
     """
+    _check(a, b, bias, out)
     a, b = _laid_out(a), _laid_out(b)
     (rows, steps), columns = a.shape, b.shape[1]
     if not (rows and steps and columns):
@@ -67,14 +56,14 @@ def gemm(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None = 
     blocks = -(-rows // block_rows) * -(-columns // block_columns)
     room_size = _room_size(block_rows if is_packed else 0)
     if bias is not None:
-        bias = bias.contiguous()
-    machine = _machine()
-    with machine.shared.lock:
-        machine.shared.call(
+        bias = _aligned(bias.contiguous())
+    shared = _shared()
+    with shared.lock:
+        shared.call(
             blocks, threads, rows, columns, steps, block_rows, block_columns, a.data_ptr(), a.stride(0), a.stride(1),
             b.data_ptr(), b.stride(0), b.stride(1), result.data_ptr(), result.stride(0),
             0 if bias is None else bias.data_ptr(), bias is None and not is_added,
-            machine.room(threads, room_size), room_size,
+            shared.room(threads, room_size), room_size,
         )  # fmt: skip
     return result
 
@@ -86,7 +75,23 @@ def _product_of_nothing(rows: int, columns: int, bias: Tensor | None, out: Tenso
 
 def _laid_out(matrix: Tensor) -> Tensor:
     """Return a matrix of which two neighbours in a row, or in a column, are neighbours in memory."""
-    return matrix if 1 in matrix.stride() and min(matrix.stride()) > 0 else matrix.contiguous()
+    return _aligned(matrix if 1 in matrix.stride() and min(matrix.stride()) > 0 else matrix.contiguous())
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """Return it where a number may begin: in a file that is mapped, it can begin anywhere."""
+    return tensor.clone() if tensor.data_ptr() % tensor.element_size() else tensor
+
+
+def _check(a: Tensor, b: Tensor, bias: Tensor | None, out: Tensor | None) -> None:
+    given = [each for each in (a, b, bias, out) if each is not None]
+    if any(each.dtype != torch.float32 or each.device.type != "cpu" for each in given):
+        raise ValueError("gemm multiplies float32 matrices on the CPU")
+    shape = (a.shape[0], b.shape[-1])
+    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[0] or (bias is not None and bias.shape != shape[1:]):
+        raise ValueError(f"matrices {tuple(a.shape)} and {tuple(b.shape)} do not fit together, or with the bias")
+    if out is not None and (out.shape != shape or not out.is_contiguous() or out.data_ptr() % out.element_size()):
+        raise ValueError(f"the product is {shape}, and its place another")
 
 
 @functools.lru_cache(maxsize=256)

@@ -43,7 +43,7 @@ class Product(NamedTuple):
 
 @_inner
 def multiply_block(array, product, top, bottom, left, right, room):
-    """Write the rows [top, bottom) and the columns [left, right) of C; `room` is a place for gemm.room_size numbers."""
+    """Write the rows [top, bottom) and the columns [left, right) of C; `room` is a place; see gemm._room_size."""
     turned_a = product.a_column != 1
     panel = room
     few = panel + GEMM_STEPS * _PAIR  # the last rows of A, and a tile of C that is not whole

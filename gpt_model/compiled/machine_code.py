@@ -177,11 +177,15 @@ def _engine() -> llvm.ExecutionEngine:
 
 
 @functools.cache
-def _directory() -> Path:
-    """Return where machine code of these very sources, for this very CPU, is kept."""
+def code_version() -> str:
+    """Return what tells machine code of these very sources, for this very CPU."""
     sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    name = f"{hashlib.sha256(sources).hexdigest()[:12]}-{cpu_key()}"
-    return cache_directory() / "compiled" / name
+    return f"{hashlib.sha256(sources).hexdigest()[:12]}-{cpu_key()}"
+
+
+@functools.cache
+def _directory() -> Path:
+    return cache_directory() / "compiled" / code_version()
 
 
 def _keep(made: Path, file: Path) -> None:

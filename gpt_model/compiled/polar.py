@@ -1,14 +1,15 @@
-"""CompiledPolarFactor: the polar factors of small matrices on a CPU, compiled. Knows no optimizer."""
+"""CompiledPolarFactor: the polar factors of matrices on a CPU, compiled. Knows no optimizer."""
 
 import functools
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gpt_model.compiled.cpu import LANES
-from gpt_model.compiled.memory import address, aligned_zeros
+from gpt_model.compiled.memory import address
 from gpt_model.compiled.shared import Shared
-from gpt_model.polar import PolarFactor
+from gpt_model.polar import POLYNOMIALS, ROUNDING, TINY, PolarFactor
 
 _SMALL = 2**18
 """Numbers of a matrix whose products are too small to be shared by threads."""
@@ -46,15 +47,13 @@ class CompiledPolarFactor(PolarFactor):
         self._count, self._short, self._long = count, short, long
         step, side = ((width // LANES | 1) * LANES for width in (long, short))
         self._room_size = 2 * short * step + (long + 4 * short) * side
-        self._room = aligned_zeros((0,))
+        self._terms = np.array([*POLYNOMIALS, (ROUNDING, TINY, 0)], np.float32)
 
     def replace(self, matrices: Tensor) -> None:
         """Put the polar factors of matrices (count, short, long) in their place, nearly. Those of zeros are zeros."""
         threads = min(torch.get_num_threads(), self._count)
-        if len(self._room) < threads * self._room_size:
-            self._room = aligned_zeros((threads * self._room_size,))
         with _shared().lock:
             _shared().call(
-                self._count, threads, self._count, self._short, self._long, matrices.data_ptr(), address(self._room),
-                self._room_size,
+                self._count, threads, self._count, self._short, self._long, matrices.data_ptr(),
+                address(self._terms), len(POLYNOMIALS), _shared().room(threads, self._room_size), self._room_size,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The polar factor of one matrix, as polar.py approaches it, by one thread whose cache holds all that it computes with.
+"""The polar factor of one matrix, as polar.py approaches it, by one thread, in whose cache a small one stays.
 
 The powers of X·Xᵀ are symmetric, and so is what is made of them: of such a product only the tiles on and above the
 diagonal are computed, and the others are their mirror image.
@@ -12,12 +12,9 @@ from numba import njit
 from gpt_model.compiled.cpu import LANES, TILE_ROWS
 from gpt_model.compiled.float_tile import multiply_tile_of_one, multiply_tile_of_two
 from gpt_model.compiled.simd import fma, load, multiply, number, put, splat, store, total, turn_square, zero
-from gpt_model.polynomials import POLYNOMIALS, ROUNDING, TINY
 
 _inner = njit(nogil=True, error_model="numpy")
 _PAIR = 2 * LANES
-_TERMS = np.array(POLYNOMIALS, np.float32)
-_ROUNDING, _TINY = np.float32(ROUNDING), np.float32(TINY)
 
 
 @_inner
@@ -50,9 +47,9 @@ def _multiply(room, a, a_row, b, b_step, c, c_row, rows, columns, steps, is_symm
 
 
 @_inner
-def _polynomial(room, square, target, size, step, iteration):
+def _polynomial(room, square, target, size, step, terms, iteration):
     """Write a + b·S + c·S² of a symmetric S (size, size) to the target."""
-    a, b, c = _TERMS[iteration, 0], _TERMS[iteration, 1], _TERMS[iteration, 2]
+    a, b, c = terms[iteration, 0], terms[iteration, 1], terms[iteration, 2]
     _multiply(room, square, step, square, step, target, step, size, size, size, True)
     for row in range(size):
         for k in range(row * step, row * step + size, LANES):
@@ -72,13 +69,13 @@ def _square(room, matrix, turned, target, short, long):
 
 
 @_inner
-def _read(matrices, at, short, long, room, to):
+def _read(matrices, at, short, long, rounding, tiny, room, to):
     """Copy a matrix (short, long) so that no singular value is above 1."""
     sums = zero()
     for k in range(at, at + short * long, LANES):
         x = load(matrices, k)
         sums = fma(x, x, sums)
-    share = splat(np.float32(1) / (np.float32(math.sqrt(total(sums))) * _ROUNDING + _TINY))
+    share = splat(np.float32(1) / (np.float32(math.sqrt(total(sums))) * rounding + tiny))
     step = row_step(long)
     for row in range(short):
         for k in range(0, long, LANES):
@@ -94,41 +91,42 @@ def _write(matrices, at, short, long, room, source):
 
 
 @_inner
-def _factor(room, square, factor, polynomial, spare, short):
+def _factor(room, square, factor, polynomial, spare, short, terms):
     """Return where the room then has what X is to be multiplied with; see polar.PolarFactor. Four squares are used."""
     step = row_step(short)
-    _polynomial(room, square, factor, short, step, 0)
+    _polynomial(room, square, factor, short, step, terms, 0)
     latest = factor
-    for iteration in range(1, len(POLYNOMIALS)):
+    for iteration in range(1, len(terms) - 1):
         _multiply(room, square, step, latest, step, spare, step, short, short, short, True)
         _multiply(room, spare, step, latest, step, square, step, short, short, short, True)
         latest = polynomial
-        _polynomial(room, square, latest, short, step, iteration)
+        _polynomial(room, square, latest, short, step, terms, iteration)
         _multiply(room, latest, step, factor, step, spare, step, short, short, short, True)
         factor, spare = spare, factor
     return factor
 
 
 @_inner
-def replace_by_polar_factor(matrices, at, short, long, room):
+def replace_by_polar_factor(matrices, at, short, long, terms, room):
     """Put the polar factor of the matrix (short, long) at matrices[at:] in its place. Both are multiples of LANES.
 
+    `terms` has polar.POLYNOMIALS, and in its last row ROUNDING and TINY.
     The room has 2 · short · row_step(long) + (long + 4 · short) · row_step(short) numbers.
     """
     step, side = row_step(long), row_step(short)
     matrix, other, turned = 0, short * step, 2 * short * step
     square = turned + long * side
     squares = (square + short * side, square + 2 * short * side, square + 3 * short * side)
-    _read(matrices, at, short, long, room, matrix)
+    _read(matrices, at, short, long, terms[-1, 0], terms[-1, 1], room, matrix)
     if long >= 2 * short:
         _square(room, matrix, turned, square, short, long)
-        factor = _factor(room, square, *squares, short)
+        factor = _factor(room, square, *squares, short, terms)
         _multiply(room, factor, side, matrix, step, other, step, short, long, short, False)
         matrix = other
     else:
-        for iteration in range(len(POLYNOMIALS)):
+        for iteration in range(len(terms) - 1):
             _square(room, matrix, turned, square, short, long)
-            _polynomial(room, square, squares[0], short, side, iteration)
+            _polynomial(room, square, squares[0], short, side, terms, iteration)
             _multiply(room, squares[0], side, matrix, step, other, step, short, long, short, False)
             matrix, other = other, matrix
     _write(matrices, at, short, long, room, matrix)

@@ -20,7 +20,6 @@ class _Machine:
 
     def __init__(self) -> None:
         self._shared = Shared("attention")
-        self._room: Array = aligned_zeros((0,))
         self._factors: Array = aligned_zeros((2,))
 
     def run(
@@ -32,14 +31,12 @@ class _Machine:
         size = step // (3 * n_head)
         threads, room_size = torch.get_num_threads(), _room_for(T, size)
         with self._shared.lock:
-            if len(self._room) < threads * room_size:
-                self._room = aligned_zeros((threads * room_size,))
             self._factors[:] = 1 / math.sqrt(size), 1 / (1 - dropout)
             self._shared.call(
                 B * n_head, threads, B, n_head, T, size, product.dtype == torch.bfloat16, drop_limit(dropout), seed,
                 address(self._factors), product.data_ptr(), bias.data_ptr(), result.data_ptr(), norms.data_ptr(),
                 0 if gradient is None else gradient.data_ptr(), 0 if sums is None else sums.data_ptr(),
-                address(self._room), room_size,
+                self._shared.room(threads, room_size), room_size,
             )  # fmt: skip
 
 

@@ -130,7 +130,8 @@ def _polar(address, thread):
     which = take(board, call, 0, t[at.POLAR_COUNT])
     while which >= 0:
         matrices = numbers(t[at.POLAR_MATRICES])
-        replace_by_polar_factor(matrices, which * short * long, short, long, room)
+        terms = carray(pointer(t[at.POLAR_TERMS]), (t[at.POLAR_ITERATIONS] + 1, 3), np.float32)
+        replace_by_polar_factor(matrices, which * short * long, short, long, terms, room)
         which = take(board, call, 0, t[at.POLAR_COUNT])
 
 

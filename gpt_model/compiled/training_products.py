@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gpt_model.compiled.cpu import TILE_ROWS
 from gpt_model.compiled.gemm import gemm
 from gpt_model.products import HeadProducts, Products
 
@@ -18,7 +19,8 @@ class CompiledProducts(Products):
     """float32 products on a CPU by gemm.py; others as torch computes them. `prepare_gemm` was called."""
 
     def linear(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if not _is_ours(hidden, weight):
+        few = hidden.dim() < 2 or hidden.shape[:-1].numel() < TILE_ROWS
+        if few or not _is_ours(hidden, weight, weight if bias is None else bias):
             return super().linear(hidden, weight, bias)
         rows = hidden.flatten(0, -2)
         if torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (hidden, weight, bias)):
@@ -28,12 +30,12 @@ class CompiledProducts(Products):
         return found.view(*hidden.shape[:-1], len(weight))
 
     def head(self, weight: Tensor) -> HeadProducts:
-        return _CompiledHead(weight) if _is_ours(weight, weight) else super().head(weight)
+        return _CompiledHead(weight) if _is_ours(weight) else super().head(weight)
 
 
-def _is_ours(a: Tensor, b: Tensor) -> bool:
-    kinds = a.device.type == b.device.type == "cpu" and a.dtype == b.dtype == torch.float32
-    return kinds and a.numel() > 0 and not torch.is_autocast_enabled("cpu")
+def _is_ours(*tensors: Tensor) -> bool:
+    kinds = all(each.device.type == "cpu" and each.dtype == torch.float32 for each in tensors)
+    return kinds and not torch.is_autocast_enabled("cpu")
 
 
 class _CompiledHead(HeadProducts):

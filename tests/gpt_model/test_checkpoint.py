@@ -144,6 +144,24 @@ def test_truncated_weights_without_a_manifest_are_found_too(saved: Path) -> None
         load_checkpoint(saved)
 
 
+@pytest.mark.parametrize("offset", [1, 2, 3])
+def test_numbers_of_a_file_that_are_not_aligned_are_so_here(saved: Path, offset: int) -> None:
+    (saved / "MANIFEST.json").unlink()
+    weights = saved / "model.safetensors"
+    right, _ = load_checkpoint(saved)
+    content = weights.read_bytes()
+    size = int.from_bytes(content[:8], "little")
+    header = content[8 : 8 + size].rstrip()
+    header += b" " * ((offset - len(header)) % 4)  # others write headers of any length
+    moved = len(header).to_bytes(8, "little") + header + content[8 + size :]
+    weights.with_name("new").write_bytes(moved)  # beside the old one, which is mapped
+    weights.with_name("new").rename(weights)
+    model, _ = load_checkpoint(saved)
+    for mine, theirs in zip(model.parameters(), right.parameters(), strict=True):
+        assert mine.data_ptr() % 4 == 0
+        assert torch.equal(mine, theirs)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

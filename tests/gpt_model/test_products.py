@@ -63,6 +63,33 @@ def test_what_needs_no_gradient_has_none() -> None:
     assert not COMPILED.linear(hidden, weight).requires_grad
 
 
+def test_what_torch_refuses_or_takes_is_refused_or_taken() -> None:
+    hidden, weight, bias = (each.detach() for each in drawn((9, 8), (6, 8), (6,)))
+    torch.testing.assert_close(COMPILED.linear(hidden[0], weight), F.linear(hidden[0], weight))
+    torch.testing.assert_close(COMPILED.linear(hidden[:1], weight, bias), F.linear(hidden[:1], weight, bias))
+    with pytest.raises((RuntimeError, ValueError)):
+        COMPILED.linear(hidden, weight[:, :4])
+    with pytest.raises((RuntimeError, ValueError)):
+        COMPILED.linear(hidden, weight, bias[:3])
+    with pytest.raises((RuntimeError, ValueError)):
+        COMPILED.linear(hidden, weight, bias.double())
+
+
+def test_only_the_bias_may_be_trained() -> None:
+    hidden, weight, bias = drawn((9, 8), (6, 8), (6,))
+    found = COMPILED.linear(hidden.detach(), weight.detach(), bias)
+    assert torch.autograd.grad(found.sum(), [bias])[0].tolist() == [9.0] * 6
+
+
+def test_a_heads_matrix_may_lie_the_other_way_round() -> None:
+    hidden, weight = drawn((21, 16), (16, 67))
+    turned, targets = weight.t(), torch.arange(21)
+    loss = head_loss(hidden, turned, targets, products=COMPILED)
+    right = F.cross_entropy(hidden @ turned.t(), targets)
+    (mine,), (theirs,) = (torch.autograd.grad(each, [weight]) for each in (loss, right))
+    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_other_kinds_of_numbers_are_torchs() -> None:
     hidden, weight = (each.detach().double() for each in drawn((4, 8), (6, 8)))
     assert torch.equal(COMPILED.linear(hidden, weight), F.linear(hidden, weight))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gpt_model.compiled import gemm as blocks
+from gpt_model.compiled import gemm as gemm_module
 from gpt_model.compiled.gemm import gemm, prepare_gemm
 
 SIZES = [
@@ -64,6 +64,45 @@ def test_parts_of_matrices_and_matrices_without_neighbours_are_taken() -> None:
         assert_near(gemm(b.t(), a.t()), (a.double() @ b.double()).t(), 55)
 
 
+def misplaced(tensor: Tensor, offset: int = 1) -> Tensor:
+    """Return a tensor that begins where no number should, as in a file that is mapped."""
+    raw = bytearray(tensor.numel() * 4 + 8)
+    begin = -torch.frombuffer(raw, dtype=torch.uint8).data_ptr() % 4 + offset
+    moved = torch.frombuffer(raw, dtype=torch.float32, count=tensor.numel(), offset=begin)
+    return moved.view(tensor.shape).copy_(tensor)
+
+
+def test_matrices_that_begin_anywhere_are_multiplied_all_the_same() -> None:
+    a, b, bias = drawn(20, 33), drawn(33, 50), drawn(50)
+    right = gemm(a, b, bias)
+    for offset in (1, 2, 3):
+        assert torch.equal(gemm(misplaced(a, offset), misplaced(b, offset), misplaced(bias, offset)), right)
+    with pytest.raises(ValueError, match="place"):
+        gemm(a, b, out=misplaced(right))
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    a, b = drawn(4, 6), drawn(6, 5)
+    for bad in (drawn(5, 5), drawn(6), drawn(6, 5).double()):
+        with pytest.raises(ValueError, match=r"gemm|fit"):
+            gemm(a, bad)
+    for bad in (drawn(4), drawn(1, 5), drawn(5).double()):
+        with pytest.raises(ValueError, match=r"gemm|fit"):
+            gemm(a, b, bad)
+    for bad in (drawn(5, 4), drawn(5, 4).t(), drawn(4, 10)[:, ::2]):
+        with pytest.raises(ValueError, match="place"):
+            gemm(a, b, out=bad)
+
+
+def test_calls_are_counted_from_the_beginning_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = drawn(20, 30), drawn(30, 40)
+    right = gemm(a, b)
+    monkeypatch.setattr(gemm_module._shared(), "_call", 2**31 - 2)
+    for _ in range(3):
+        assert torch.equal(gemm(a, b), right)
+    assert gemm_module._shared()._call == 2
+
+
 @pytest.mark.parametrize("shape", [(0, 4, 5), (4, 5, 0), (4, 0, 5)])
 def test_the_product_of_nothing_is_zeros(shape: tuple[int, int, int]) -> None:
     rows, steps, columns = shape
@@ -99,9 +138,9 @@ def test_any_number_of_threads_gives_the_same_bits(way: str) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 5, 64])
 def test_blocks_leave_every_thread_some_and_fit_into_its_room(threads: int) -> None:
     for rows, columns in ((2048, 2304), (50_257, 768), (1024, 50_257), (768, 768), (128, 128), (3, 5)):
-        height, width = blocks._block(rows, columns, threads)
+        height, width = gemm_module._block(rows, columns, threads)
         assert height % 8 == 0
         assert height <= 512
-        assert width % blocks._PAIR == 0
+        assert width % gemm_module._PAIR == 0
         count = -(-rows // height) * -(-columns // width)
         assert count >= threads or rows * columns < 64 * 64 * threads

@@ -35,10 +35,7 @@ def factors(matrices: Tensor, polar: PolarFactor) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [(1, 16, 16), (3, 32, 32), (2, 48, 48), (5, 16, 64), (2, 48, 80), (3, 80, 160), (2, 112, 336), (2, 128, 512)],
-)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_it_is_that_of_torchs_products(shape: tuple[int, int, int]) -> None:
     matrices = drawn(*shape)
     right = factors(matrices, PolarFactor(*shape, CPU))

@@ -71,6 +71,12 @@ def test_a_target_beyond_the_columns_is_refused() -> None:
             row_losses(logits, torch.tensor([0, target]), 0.0, in_place=True)
 
 
+def test_logits_with_other_strides_are_torchs() -> None:
+    logits, targets = drawn(40, 20)
+    right = torchs(logits.t()[:, :17].clone(), targets[:20] % 17, 0.0, in_place=False)
+    torch.testing.assert_close(row_losses(logits.t()[:, :17], targets[:20] % 17, 0.0, in_place=False), right)
+
+
 def test_the_order_of_targets_in_memory_does_not_matter() -> None:
     logits, _ = drawn(4, 40)
     targets = torch.arange(16).view(4, 4)[:, 1]
