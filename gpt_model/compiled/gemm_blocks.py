@@ -69,24 +69,16 @@ def multiply_block(array, product, top, bottom, left, right, room):
                     _ask_ahead(array, product, row + TILE_ROWS, first, steps, c + TILE_ROWS * product.c_row, turned_a)
                 if column + _PAIR < right:
                     _ask_panel(array, product, first, steps, column + _PAIR, (row - top) // TILE_ROWS, tiles)
-                if row >= whole or width % LANES:
+                rows = min(bottom - row, TILE_ROWS)
+                if rows < TILE_ROWS or width % LANES:
                     if turned_a:
                         _multiply_packed(array, packed, row - top, panel, _PAIR, tile, _PAIR, steps, True)
-                    elif row < whole:
-                        _multiply(
-                            array,
-                            product.a + row * product.a_row + first,
-                            product.a_row,
-                            panel,
-                            _PAIR,
-                            tile,
-                            _PAIR,
-                            steps,
-                            True,
-                        )
-                    else:
+                    elif rows < TILE_ROWS:
                         _multiply(array, few, GEMM_STEPS, panel, _PAIR, tile, _PAIR, steps, True)
-                    _copy_part(array, tile, c, product.c_row, min(bottom - row, TILE_ROWS), width, is_new)
+                    else:
+                        a = product.a + row * product.a_row + first
+                        _multiply(array, a, product.a_row, panel, _PAIR, tile, _PAIR, steps, True)
+                    _copy_part(array, tile, c, product.c_row, rows, width, is_new)
                 elif turned_a:
                     _multiply_packed(array, packed, row - top, panel, width, c, product.c_row, steps, is_new)
                 else:
