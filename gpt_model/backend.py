@@ -115,7 +115,7 @@ def open_scorer(
     chosen = choose_device(device)
     model, own = load_checkpoint(path, str(chosen), tokenizer)
     if chosen.type == "cpu":
-        compile_parts(tell)
+        compile_parts(tell, "gemm")
     choose_products(model)
     return OpenModel(model, own, Backend(str(chosen), "float32", "torch", torch.get_num_threads()))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from gpt_model.compiling import are_compiled
+from gpt_model.compiling import are_compiled, is_compiled
 from gpt_model.model import GPT, MLP, CausalSelfAttention, Dropout, Linear
 from gpt_model.polar import PolarFactor
 from gpt_model.product_rates import product_rates
@@ -33,7 +33,7 @@ def choose_products(model: GPT) -> bool:
 def uses_compiled_products() -> bool:
     """Whether float32 products are compiled ones on this machine."""
     rates = product_rates()
-    return are_compiled() and rates.compiled > _WORTH * rates.torch
+    return is_compiled("gemm") and rates.compiled > _WORTH * rates.torch
 
 
 def compile_kernels(model: GPT) -> bool:
@@ -62,7 +62,7 @@ def compile_kernels(model: GPT) -> bool:
 
 def choose_polar_factor(count: int, short: int, long: int, device: torch.device) -> PolarFactor:
     """Return what computes the polar factors of so many matrices (short, long): compiled code where it pays."""
-    if device.type == "cpu" and are_compiled():
+    if device.type == "cpu" and is_compiled("polar"):
         from gpt_model.compiled.polar import CompiledPolarFactor, pays
 
         if pays(count, short, long):

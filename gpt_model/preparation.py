@@ -87,8 +87,8 @@ def prepare(run: Run, recorder: Recorder, on_progress: OnProgress, company: Comp
         shelf.link(progress.best_step)
     edits = [edit for edit in find_edits(events) if edit.step >= progress.step]
     on_progress("preparing the kernels", 0.0)  # the first time on a machine they are compiled
-    precision = autocast_dtype(settings.precision, device, model.config.n_embd)
     kernels = describe_kernels(compile_kernels(model))
+    precision = autocast_dtype(settings.precision, device, model.config.n_embd)
     where = describe_environment(device, precision, shards.checksum, company.size, kernels, choose_products(model))
     _tell_beginning(run, recorder, model, shards, where, state, edits)
     return Prepared(model, shards, shelf, state, progress, where, edits)

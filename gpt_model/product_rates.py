@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gpt_model.cache_directory import cache_directory
-from gpt_model.compiling import are_compiled
+from gpt_model.compiling import is_compiled
 from gpt_model.processor import processor
 
 _ROWS, _INNER, _WIDTH = 512, 768, 1536  # as large as is fast everywhere: eight rounds take a tenth of a second
@@ -46,7 +46,7 @@ def ways_to_square(matrix: Tensor) -> dict[str, Callable[[], Any]]:
         product = torch.ops.mkldnn._linear_pointwise
         product(matrix[:1], matrix[:1], None, "none", [], "")
         ways["oneDNN"] = lambda: product(matrix, matrix, None, "none", [], "")
-    if are_compiled():
+    if is_compiled("gemm"):
         from gpt_model.compiled.gemm import gemm
 
         ways["compiled"] = lambda: gemm(matrix, matrix)
@@ -72,7 +72,7 @@ def product_rates() -> ProductRates:
 
 def _file() -> Path:
     about = f"{torch.__version__} {processor()} {torch.backends.cpu.get_cpu_capability()}"
-    if are_compiled():
+    if is_compiled("gemm"):
         from gpt_model.compiled.machine_code import code_version
 
         about += f" {code_version()}"
@@ -86,7 +86,7 @@ def _measure() -> ProductRates:
         a, b = torch.ones(_ROWS, _INNER), torch.ones(_INNER, _WIDTH)
         low = a.bfloat16(), b.bfloat16()
         ways: dict[str, Callable[[], Any]] = {"torch": lambda: torch.mm(a, b), "bfloat16": lambda: torch.mm(*low)}
-        if are_compiled():
+        if is_compiled("gemm"):
             from gpt_model.compiled.gemm import gemm
 
             ways["compiled"] = lambda: gemm(a, b)

@@ -44,10 +44,10 @@ class Updater:
         self.model = model
         self.micro_batch_size: int = train.micro_batch_size or train.batch_size
         """Sequences that are computed at once; becomes smaller when memory runs out."""
+        compile_kernels(model)
+        choose_products(model)
         self.precision: torch.dtype | None = autocast_dtype(train.precision, model.device, model.config.n_embd)
         """What matrix products are computed in; None is float32."""
-        choose_products(model)
-        compile_kernels(model)
         self._optimizers = Optimizer(model, train, choose_polar_factor)
         self._averages = AveragedWeights(model, train.ema_decay) if train.ema_decay else None
         self._are_averages_shown = False

@@ -43,7 +43,7 @@ def test_where_it_is_not_to_be_had_torchs_is_used(reason: str, monkeypatch: pyte
     def fail(*arguments: object) -> None:
         raise CompileError("no numba")
 
-    for each in (compiling.are_compiled, gelu._shared, training_attention._machine):
+    for each in (compiling.is_compiled, gelu._shared, training_attention._machine):
         each.cache_clear()
     if reason == "numba is off":
         monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
@@ -55,7 +55,7 @@ def test_where_it_is_not_to_be_had_torchs_is_used(reason: str, monkeypatch: pyte
         assert not kernels.compile_kernels(gpt)
         assert used(gpt) == [model.linear_attend, model.linear_gelu]
     finally:
-        compiling.are_compiled.cache_clear()
+        compiling.is_compiled.cache_clear()
 
 
 def test_once_compiled_it_needs_no_numba() -> None:

@@ -174,7 +174,7 @@ def test_without_a_compiler_torch_computes_and_what_was_measured_with_one_is_kep
     before = product_rates()
     product_rates.cache_clear()
     for module in (rates, kernels):
-        monkeypatch.setattr(module, "are_compiled", lambda: False)
+        monkeypatch.setattr(module, "is_compiled", lambda part: False)
     assert product_rates().compiled == 0
     assert not uses_compiled_products()
     assert len(list((cache / "gpt-tui" / "products").iterdir())) == 2
