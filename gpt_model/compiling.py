@@ -1,19 +1,14 @@
 """Whether the compiled parts of training and scoring are to be had here, and compiling them, once on a machine."""
 
 import functools
-import importlib
 import os
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 
 from gpt_model.errors import GptError
 
-PARTS: Mapping[str, str] = types.MappingProxyType({
-    "attention": "training_attention", "gemm": "gemm", "polar": "polar", "gelu": "gelu",
-    "cross_entropy": "cross_entropy", "dropout": "dropout",
-})  # fmt: skip
-"""The parts, and the modules of gpt_model.compiled that use them."""
+PARTS = ("attention", "gemm", "polar", "gelu", "cross_entropy", "dropout")
+"""Those of compiled/training_entries.py; what takes longest to compile first."""
 
 
 def compile_parts(tell: Callable[[str], None], *parts: str) -> None:
@@ -26,7 +21,7 @@ def compile_parts(tell: Callable[[str], None], *parts: str) -> None:
     with suppress(GptError, ImportError, OSError):
         from gpt_model.compiled.machine_code import compile_missing
 
-        compile_missing(parts or tuple(PARTS), tell)
+        compile_missing(parts or PARTS, tell)
 
 
 @functools.cache
@@ -35,7 +30,9 @@ def is_compiled(part: str) -> bool:
     if _is_off():
         return False
     try:
-        getattr(importlib.import_module(f"gpt_model.compiled.{PARTS[part]}"), f"prepare_{part}")()
+        from gpt_model.compiled.shared import shared_entry
+
+        shared_entry(part)
     except (ImportError, OSError, GptError):  # no numba, or it does not work here
         return False
     return True

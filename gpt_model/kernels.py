@@ -96,14 +96,8 @@ def _sources() -> dict[str, str]:
     directory = Path(__file__).parent / "compiled"
     sources: dict[str, str] = {}
     missing = {
-        "training_attention",
-        "cross_entropy",
-        "dropout",
-        "gelu",
-        "polar",
-        "training_products",
-        "training_entries",
-    }
+        "training_attention", "training_products", "training_entries", "cross_entropy", "dropout", "gelu", "polar",
+    }  # fmt: skip
     while missing:
         sources |= {name: (directory / f"{name}.py").read_text(encoding="utf-8") for name in missing}
         found = re.findall(r"from gpt_model\.compiled(?:\.| import )(\w+)", "\n".join(sources.values()))

@@ -55,7 +55,6 @@ def _sum_of_powers(logits, at, width, top, in_place):
     a, b, c, d = zero(), zero(), zero(), zero()
     rest = width % LANES
     tail = _power(load(logits, at + width - LANES), top)  # before any of it is written
-    k = at
     for k in range(at, at + width - width % (_SUMS * LANES), _SUMS * LANES):
         p, q = _power(load(logits, k), top), _power(load(logits, k + LANES), top)
         r, s = _power(load(logits, k + 2 * LANES), top), _power(load(logits, k + 3 * LANES), top)

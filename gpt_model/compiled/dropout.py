@@ -11,12 +11,7 @@ from torch.nn import functional as F
 from gpt_model.compiled import layout as at
 from gpt_model.compiled.cpu import LANES
 from gpt_model.compiled.memory import Array, address, aligned_zeros
-from gpt_model.compiled.shared import Shared
-
-
-@functools.cache
-def _shared() -> Shared:
-    return Shared("dropout")
+from gpt_model.compiled.shared import shared_entry
 
 
 @functools.cache
@@ -26,22 +21,13 @@ def _swell() -> Array:
 
 def _run(source: Tensor, share: float, seed: int) -> Tensor:
     result, rows = torch.empty_like(source), -(-source.numel() // at.DROP_ROW)
-    with _shared().lock:
+    with shared_entry("dropout").lock:
         _swell()[0] = 1 / (1 - share)
-        _shared().call(
+        shared_entry("dropout").call(
             -(-rows // at.DROP_ROWS), rows, source.numel(), source.dtype == torch.bfloat16, seed,
             drop_limit(share), address(_swell()), source.data_ptr(), result.data_ptr(),
         )  # fmt: skip
     return result
-
-
-def prepare_dropout() -> None:
-    """Compile what `dropout` needs, once on this machine.
-
-    Raises:
-        CompileError: numba is missing or does not work here, or torch has other threads than OpenMP's.
-    """
-    _shared()
 
 
 def draw_seed() -> int:
@@ -55,7 +41,7 @@ def drop_limit(share: float) -> int:
 
 
 def dropout(hidden: Tensor, share: float) -> Tensor:
-    """Return what F.dropout returns, of other numbers, on a CPU in a tenth of its time; `prepare_dropout` was called.
+    """Return what F.dropout returns, of other numbers, on a CPU in a tenth of its time.
 
     torch draws one number after another, on one thread, and keeps what it drew for the way back.
     """

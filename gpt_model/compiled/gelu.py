@@ -1,6 +1,5 @@
 """linear_gelu: a layer and its activation in a training step on the CPU; all but the product is compiled."""
 
-import functools
 from typing import Any
 
 import torch
@@ -9,16 +8,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from gpt_model.compiled.cpu import LANES
-from gpt_model.compiled.shared import Shared
+from gpt_model.compiled.shared import shared_entry
 from gpt_model.model import Linear
 
 _CHUNK = 2**14
 """So many numbers, about, are taken at a time."""
-
-
-@functools.cache
-def _shared() -> Shared:
-    return Shared("gelu")
 
 
 def _run(product: Tensor, bias: Tensor, gradient: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -33,25 +27,16 @@ def _run(product: Tensor, bias: Tensor, gradient: Tensor | None) -> tuple[Tensor
     chunks = -(-rows // chunk_rows)
     result = torch.empty_like(product)
     sums = bias.new_empty((0 if gradient is None else chunks, width))
-    with _shared().lock:
-        _shared().call(
+    with shared_entry("gelu").lock:
+        shared_entry("gelu").call(
             chunks, rows, width, chunk_rows, product.dtype == torch.bfloat16, product.data_ptr(), bias.data_ptr(),
             result.data_ptr(), 0 if gradient is None else gradient.data_ptr(), sums.data_ptr(),
         )  # fmt: skip
     return result, sums
 
 
-def prepare_gelu() -> None:
-    """Compile what `linear_gelu` needs, once on this machine.
-
-    Raises:
-        CompileError: numba is missing or does not work here, or torch has other threads than OpenMP's.
-    """
-    _shared()
-
-
 def linear_gelu(layer: nn.Module, hidden: Tensor) -> Tensor:
-    """Return what model.linear_gelu returns, on a CPU in a third of its time; `prepare_gelu` was called.
+    """Return what model.linear_gelu returns, on a CPU in a third of its time.
 
     torch would write a layer's bias into memory before the product, and read its gradient once more to sum it up.
     """

@@ -9,29 +9,15 @@ from torch import Tensor
 
 from gpt_model.compiled.cpu import LANES, TILE_ROWS
 from gpt_model.compiled.layout import GEMM_GROUP, GEMM_STEPS
-from gpt_model.compiled.shared import Shared
+from gpt_model.compiled.shared import shared_entry
 
 _PAIR = 2 * LANES
 _ROWS, _COLUMNS = 512, 1024
 """Of a block, at most: what is read of its rows at a time is to stay in the cache that a thread has for itself."""
 
 
-@functools.cache
-def _shared() -> Shared:
-    return Shared("gemm")
-
-
-def prepare_gemm() -> None:
-    """Compile what `gemm` needs, once on this machine.
-
-    Raises:
-        CompileError: numba is missing or does not work here, or torch has other threads than OpenMP's.
-    """
-    _shared()
-
-
 def gemm(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None = None, is_added: bool = False) -> Tensor:
-    """Return a (M, K) @ b (K, N), float32 matrices on the CPU; `prepare_gemm` was called. No gradient comes back.
+    """Return a (M, K) @ b (K, N), float32 matrices on the CPU. No gradient comes back.
 
     The same bits on any number of threads.
 
@@ -57,13 +43,13 @@ def gemm(a: Tensor, b: Tensor, bias: Tensor | None = None, out: Tensor | None = 
     room_size = _room_size(block_rows if is_packed else 0)
     if bias is not None:
         bias = _aligned(bias.contiguous())
-    shared = _shared()
-    with shared.lock:
-        shared.call(
+    entry = shared_entry("gemm")
+    with entry.lock:
+        entry.call(
             blocks, threads, rows, columns, steps, block_rows, block_columns, a.data_ptr(), a.stride(0), a.stride(1),
             b.data_ptr(), b.stride(0), b.stride(1), result.data_ptr(), result.stride(0),
             0 if bias is None else bias.data_ptr(), bias is None and not is_added,
-            shared.room(threads, room_size), room_size,
+            entry.room(threads, room_size), room_size,
         )  # fmt: skip
     return result
 

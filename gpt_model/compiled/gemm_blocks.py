@@ -66,7 +66,7 @@ def multiply_block(array, product, top, bottom, left, right, room):
             for row in range(top, bottom, TILE_ROWS):
                 c = product.c + row * product.c_row + column
                 if row + TILE_ROWS < whole:
-                    _ask_ahead(array, product, row + TILE_ROWS, first, steps, c + TILE_ROWS * product.c_row, turned_a)
+                    _ask_ahead(array, product, row + TILE_ROWS, first, c + TILE_ROWS * product.c_row)
                 if column + _PAIR < right:
                     _ask_panel(array, product, first, steps, column + _PAIR, (row - top) // TILE_ROWS, tiles)
                 rows = min(bottom - row, TILE_ROWS)
@@ -87,12 +87,12 @@ def multiply_block(array, product, top, bottom, left, right, room):
 
 
 @_inner
-def _ask_ahead(array, product, row, first, steps, c, turned_a):
-    """Ask for the next tile's rows of A and C."""
+def _ask_ahead(array, product, row, first, c):
+    """Ask for the next tile's rows of C, and for where its rows of A begin: the rest of those the cache foresees."""
     for place in range(c, c + TILE_ROWS * product.c_row, product.c_row):
         prefetch_far(array, place)
         prefetch_far(array, place + LANES)
-    if not turned_a:
+    if product.a_column == 1:
         for lane in range(TILE_ROWS):
             a = product.a + (row + lane) * product.a_row + first
             prefetch_far(array, a)

@@ -1,32 +1,16 @@
 """CompiledPolarFactor: the polar factors of matrices on a CPU, compiled. Knows no optimizer."""
 
-import functools
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from gpt_model.compiled.cpu import LANES
 from gpt_model.compiled.memory import address
-from gpt_model.compiled.shared import Shared
+from gpt_model.compiled.shared import shared_entry
 from gpt_model.polar import POLYNOMIALS, ROUNDING, TINY, PolarFactor
 
 _SMALL = 2**18
 """Numbers of a matrix whose products are too small to be shared by threads."""
-
-
-@functools.cache
-def _shared() -> Shared:
-    return Shared("polar")
-
-
-def prepare_polar() -> None:
-    """Compile what polar factors need, once on this machine.
-
-    Raises:
-        CompileError: numba is missing or does not work here, or torch has other threads than OpenMP's.
-    """
-    _shared()
 
 
 def pays(count: int, short: int, long: int) -> bool:
@@ -36,7 +20,7 @@ def pays(count: int, short: int, long: int) -> bool:
 
 
 class CompiledPolarFactor(PolarFactor):
-    """What polar.PolarFactor is, of matrices that one thread each computes; `prepare_polar` was called.
+    """What polar.PolarFactor is, of matrices that one thread each computes.
 
     On two cores a third of the time of torch's batched products: those go through all matrices each time, know nothing
     of symmetry, and are MKL's, which leaves half of another maker's CPU idle.
@@ -52,8 +36,9 @@ class CompiledPolarFactor(PolarFactor):
     def replace(self, matrices: Tensor) -> None:
         """Put the polar factors of matrices (count, short, long) in their place, nearly. Those of zeros are zeros."""
         threads = min(torch.get_num_threads(), self._count)
-        with _shared().lock:
-            _shared().call(
+        entry = shared_entry("polar")
+        with entry.lock:
+            entry.call(
                 self._count, threads, self._count, self._short, self._long, matrices.data_ptr(),
-                address(self._terms), len(POLYNOMIALS), _shared().room(threads, self._room_size), self._room_size,
+                address(self._terms), len(POLYNOMIALS), entry.room(threads, self._room_size), self._room_size,
             )  # fmt: skip

@@ -1,6 +1,7 @@
 """Shared: compiled code for whole tensors of a training step, run by the threads of torch's own pool."""
 
 import ctypes
+import functools
 import threading
 
 import numpy as np
@@ -19,9 +20,6 @@ class Shared:
     """An entry (entry.py) that shares its work by a board.
 
     Another pool beside torch's would have to be woken each time, and the two would keep each other from the cores.
-
-    Raises:
-        CompileError: numba is missing or does not work here, or torch has other threads than OpenMP's.
     """
 
     def __init__(self, name: str) -> None:
@@ -51,3 +49,13 @@ class Shared:
         clear(self._board, self._call)
         self._table[: 2 + len(numbers)] = (self._places[0], self._call, *numbers)
         self._run(self._entry, self._places[1], max(min(torch.get_num_threads(), parts), 1), 0)
+
+
+@functools.cache
+def shared_entry(name: str) -> Shared:
+    """Return the entry of that name; it is compiled if it was not before, once on this machine.
+
+    Raises:
+        CompileError: numba is missing or does not work here, or torch has other threads than OpenMP's.
+    """
+    return Shared(name)

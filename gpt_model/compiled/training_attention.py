@@ -12,14 +12,14 @@ from gpt_model import model
 from gpt_model.compiled.cpu import LANES
 from gpt_model.compiled.dropout import draw_seed, drop_limit
 from gpt_model.compiled.memory import Array, address, aligned_zeros
-from gpt_model.compiled.shared import Shared
+from gpt_model.compiled.shared import shared_entry
 
 
 class _Machine:
     """The compiled code, with room for each thread."""
 
     def __init__(self) -> None:
-        self._shared = Shared("attention")
+        self._shared = shared_entry("attention")
         self._factors: Array = aligned_zeros((2,))
 
     def run(
@@ -52,17 +52,8 @@ def _machine() -> _Machine:
     return _Machine()
 
 
-def prepare_attention() -> None:
-    """Compile what `linear_attend` needs, once on this machine.
-
-    Raises:
-        CompileError: numba is missing or does not work here, or torch has other threads than OpenMP's.
-    """
-    _machine()
-
-
 def linear_attend(layer: nn.Module, hidden: Tensor, n_head: int, dropout: float) -> Tensor:
-    """Return what model.linear_attend returns, on a CPU in a third of its time; `prepare_attention` was called.
+    """Return what model.linear_attend returns, on a CPU in a third of its time.
 
     No scores are kept, and none of what comes after a position is computed.
     """

@@ -16,7 +16,7 @@ from gpt_model.products import HeadProducts, Products
 
 
 class CompiledProducts(Products):
-    """float32 products on a CPU by gemm.py; others as torch computes them. `prepare_gemm` was called."""
+    """float32 products on a CPU by gemm.py; others as torch computes them."""
 
     def linear(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         few = hidden.dim() < 2 or hidden.shape[:-1].numel() < TILE_ROWS

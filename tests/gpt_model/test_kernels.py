@@ -7,10 +7,10 @@ import sys
 import pytest
 
 from gpt_model import compiling, kernels, model
-from gpt_model.compiled import gelu, shared, training_attention
-from gpt_model.compiled.gelu import linear_gelu, prepare_gelu
+from gpt_model.compiled import shared, training_attention
+from gpt_model.compiled.gelu import linear_gelu
 from gpt_model.compiled.machine_code import CompileError
-from gpt_model.compiled.training_attention import linear_attend, prepare_attention
+from gpt_model.compiled.training_attention import linear_attend
 from gpt_model.config import ModelConfig, TrainConfig
 from gpt_model.model import GPT, MLP, CausalSelfAttention
 from gpt_model.update import Updater
@@ -43,7 +43,7 @@ def test_where_it_is_not_to_be_had_torchs_is_used(reason: str, monkeypatch: pyte
     def fail(*arguments: object) -> None:
         raise CompileError("no numba")
 
-    for each in (compiling.is_compiled, gelu._shared, training_attention._machine):
+    for each in (compiling.is_compiled, shared.shared_entry, training_attention._machine):
         each.cache_clear()
     if reason == "numba is off":
         monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
@@ -59,8 +59,7 @@ def test_where_it_is_not_to_be_had_torchs_is_used(reason: str, monkeypatch: pyte
 
 
 def test_once_compiled_it_needs_no_numba() -> None:
-    prepare_gelu()
-    prepare_attention()
+    assert compiling.are_compiled()
     code = (
         "import sys, torch; from gpt_model import compiling, kernels, model; from gpt_model.config import ModelConfig\n"
         "gpt = model.GPT(ModelConfig(n_layer=1, n_head=2, n_embd=32, block_size=8, vocab_size=11))\n"

@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from gpt_model import kernels, precision
 from gpt_model import product_rates as rates
-from gpt_model.compiled.gemm import prepare_gemm
 from gpt_model.compiled.training_products import CompiledProducts
 from gpt_model.config import ModelConfig
 from gpt_model.cross_entropy import head_loss
@@ -22,11 +21,6 @@ from gpt_model.product_rates import ProductRates, product_rates, ways_to_square
 from gpt_model.products import HeadProducts, Products
 
 COMPILED = CompiledProducts()
-
-
-@pytest.fixture(autouse=True)
-def prepared() -> None:
-    prepare_gemm()
 
 
 @pytest.fixture(params=[True, False])

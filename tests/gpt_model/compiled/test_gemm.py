@@ -7,17 +7,13 @@ import torch
 from torch import Tensor
 
 from gpt_model.compiled import gemm as gemm_module
-from gpt_model.compiled.gemm import gemm, prepare_gemm
+from gpt_model.compiled.gemm import gemm
+from gpt_model.compiled.shared import shared_entry
 
 SIZES = [
     (1, 1, 1), (3, 5, 7), (8, 16, 32), (9, 17, 33), (5, 300, 40), (100, 257, 65), (64, 600, 50), (530, 33, 257),
     (257, 512, 48), (16, 2048, 40),
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def prepared() -> None:
-    prepare_gemm()
 
 
 @pytest.fixture
@@ -97,10 +93,10 @@ def test_what_does_not_fit_together_is_refused() -> None:
 def test_calls_are_counted_from_the_beginning_again(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = drawn(20, 30), drawn(30, 40)
     right = gemm(a, b)
-    monkeypatch.setattr(gemm_module._shared(), "_call", 2**31 - 2)
+    monkeypatch.setattr(shared_entry("gemm"), "_call", 2**31 - 2)
     for _ in range(3):
         assert torch.equal(gemm(a, b), right)
-    assert gemm_module._shared()._call == 2
+    assert shared_entry("gemm")._call == 2
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 5), (4, 5, 0), (4, 0, 5)])
